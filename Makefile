@@ -1,0 +1,54 @@
+# Two commands do everything: `make demo` and `make test`. Both make the environment first.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test lint learning bench clean
+
+# Train ODAC on a robot arm until it is solved, evaluate it, draw the curve and film the result.
+demo: $(VENV)/.installed
+	@rm -rf runs/demo
+	@$(PY) -m rllib_odac.cli train FetchReach-v4 --steps 6000 --stop-success 0.95 \
+		--evaluate-every 500 --out runs/demo
+	@$(PY) -m rllib_odac.cli evaluate runs/demo/checkpoint_final --video runs/demo/solved.mp4
+
+test: lint
+	@$(PY) -m pytest -m "not slow"
+
+lint: $(VENV)/.installed-dev
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+
+# The full learning results, three seeds each: about half an hour on two cores.
+learning: $(VENV)/.installed-dev
+	@$(PY) benchmarks/learning.py
+
+# What one update costs, beside bare PyTorch, Stable-Baselines3 and RLlib's own SAC.
+bench: $(VENV)/.installed-bench
+	@$(PY) benchmarks/throughput.py
+
+# PyTorch first and by its version: an open range would bring a build for another machine.
+INSTALL = "$(PY)" -m pip install --quiet --constraint constraints.txt
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $(PYTHON) is too old: Python 3.11 or later is needed (make PYTHON=...)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(PY) pyproject.toml constraints.txt
+	$(INSTALL) torch
+	$(INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(INSTALL) --editable ".[dev]"
+	@touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed
+	$(INSTALL) --editable ".[bench]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

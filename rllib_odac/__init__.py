@@ -1,0 +1,60 @@
+"""Outcome-Driven Actor-Critic on Ray RLlib: agents that reach goals without a hand-made reward.
+
+Importing this package registers its environments with Gymnasium and imports neither Ray nor
+PyTorch; the names below are loaded when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from rllib_odac.envs import make_env, make_vector_env, register_envs
+
+if TYPE_CHECKING:
+    from rllib_odac.algorithm import ODAC
+    from rllib_odac.config import ODACConfig
+    from rllib_odac.objectives import Objective, ODACObjective
+    from rllib_odac.replay import GoalEpisode, GoalReplay
+    from rllib_odac.runs import Run, RunSpec
+    from rllib_odac.tabular import TabularODAC
+
+_LAZY = {
+    "ODAC": "rllib_odac.algorithm",
+    "ODACConfig": "rllib_odac.config",
+    "ODACObjective": "rllib_odac.objectives",
+    "Objective": "rllib_odac.objectives",
+    "GoalEpisode": "rllib_odac.replay",
+    "GoalReplay": "rllib_odac.replay",
+    "Run": "rllib_odac.runs",
+    "RunSpec": "rllib_odac.runs",
+    "TabularODAC": "rllib_odac.tabular",
+}
+
+__all__ = [
+    "ODAC",
+    "GoalEpisode",
+    "GoalReplay",
+    "ODACConfig",
+    "ODACObjective",
+    "Objective",
+    "Run",
+    "RunSpec",
+    "TabularODAC",
+    "make_env",
+    "make_vector_env",
+    "register_envs",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'rllib_odac' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+register_envs()

@@ -1,0 +1,252 @@
+"""The `odac` command."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import json
+import logging
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    help="Outcome-Driven Actor-Critic: train agents that reach goals without a hand-made reward.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and Ray's own messages.")]
+
+
+@app.command()
+def train(
+    env: Annotated[str, typer.Argument(help="Environment id; `odac envs` lists them.")],
+    objective: Annotated[str, typer.Option(help="How reward and discount come about.")] = "odac",
+    steps: Annotated[int, typer.Option(help="Environment steps to train for.")] = 100_000,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Run directory [runs/ENV-OBJECTIVE-TIME].")
+    ] = None,
+    num_env_runners: Annotated[int, typer.Option(help="Remote env runners; 0: none.")] = 0,
+    num_learners: Annotated[int, typer.Option(help="Remote learners; 0: none.")] = 0,
+    stop_success: Annotated[
+        float | None, typer.Option(help="Stop once an evaluation succeeds this often, in (0, 1].")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting of ODACConfig, as key=value.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")
+    ] = False,
+    evaluate_every: Annotated[int, typer.Option(help="Steps between two evaluations.")] = 1000,
+    checkpoint_every: Annotated[
+        int | None, typer.Option(help="Steps between checkpoints [1000, or steps/50 if more].")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Train, evaluate as it goes, and write a run directory."""
+    from rllib_odac.runs import Run, RunSpec
+
+    with _errors_in_one_sentence(debug):
+        spec = RunSpec(
+            env=env,
+            objective=objective,
+            steps=steps,
+            seed=seed,
+            settings=_parse_settings(settings or []),
+            num_env_runners=num_env_runners,
+            num_learners=num_learners,
+            stop_success=stop_success,
+            steps_per_iteration=evaluate_every,
+            checkpoint_every=checkpoint_every or max(1000, steps // 50),
+        )
+        if out is None:
+            if resume:
+                raise ValueError("resume needs --out, the directory of the run to go on with.")
+            name = env.replace("/", "-").replace(":", "-")
+            out = Path("runs") / f"{name}-{objective}-{time.strftime('%Y%m%d-%H%M%S')}"
+        reporter = _Reporter(steps)
+        run = Run(spec, out, resume=resume, on_row=reporter.row)
+        if run.finished is not None:
+            print(f"The run in {run.out} has finished already.")
+            return
+        with _quiet_libraries(debug):
+            spec.config()  # every mistake shows before Ray starts
+            _start_ray(1 + num_env_runners + num_learners, debug)
+            with reporter:
+                summary = run.train()
+        print(
+            f"success {summary['success_rate']:.0%}, final distance "
+            f"{summary['final_distance']:.4g} after {summary['env_steps']} steps and "
+            f"{summary['wall_s']:.0f} s"
+        )
+        for name in ("learning_curve.png", "summary.json", "checkpoint_final"):
+            print(run.out / name)
+
+
+@app.command()
+def evaluate(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint directory.")],
+    episodes: Annotated[int, typer.Option(help="Episodes, each with a held-out goal.")] = 100,
+    seed: Annotated[int, typer.Option(help="Which held-out goals.")] = 0,
+    video: Annotated[
+        Path | None,
+        typer.Option(help="Also write a video (.mp4, .gif) and a picture strip (.png)."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Evaluate a checkpoint deterministically on held-out goals."""
+    with _errors_in_one_sentence(debug), _quiet_libraries(debug):
+        from rllib_odac.evaluation.checkpoint import CheckpointPolicy
+
+        if episodes < 1:
+            raise ValueError(f"episodes is {episodes}, but must be at least 1.")
+        if seed < 0:
+            raise ValueError(f"seed is {seed}, but must be at least 0.")
+        policy = CheckpointPolicy(checkpoint)
+        result = policy.evaluate(episodes, seed)
+        if as_json:
+            print(json.dumps(result))
+        else:
+            print(
+                f"{result['num_episodes']} episodes: success {result['success_rate']:.0%}, final "
+                f"distance {result['final_distance']:.4g} "
+                f"({result['normalized_distance']:.3g} % of the initial one)"
+            )
+        if video is not None:
+            for path in policy.record(video, seed):
+                print(path, file=sys.stderr if as_json else sys.stdout)
+
+
+@app.command()
+def envs(debug: Debug = False) -> None:
+    """List the goal environments that are at hand."""
+    with _errors_in_one_sentence(debug), _quiet_libraries(debug):
+        from rllib_odac.envs import known_env_ids
+
+        for name in known_env_ids():
+            print(name)
+
+
+def main() -> None:
+    """Entry point of the `odac` command."""
+    # One thread a process: small networks gain nothing from two, and two busy processes with two
+    # threads each on two cores are many times slower. Read by OpenMP when torch is imported.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    app()
+
+
+def _parse_settings(pairs: list[str]) -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            raise ValueError(f"--set has '{pair}', but must have the form key=value.")
+        text = {"true": "True", "false": "False", "none": "None", "null": "None"}.get(
+            text.lower(), text
+        )
+        try:
+            settings[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            settings[name] = text  # a plain word, such as auto
+    return settings
+
+
+def _start_ray(processes: int, debug: bool) -> None:
+    import ray
+
+    cpus = max(os.cpu_count() or 1, processes)
+    if processes > (os.cpu_count() or 1) + 1:
+        print(
+            f"warning: {processes} processes share {os.cpu_count()} CPUs; more env runners or "
+            "learners will not make this faster.",
+            file=sys.stderr,
+        )
+    ray.init(
+        num_cpus=cpus,
+        include_dashboard=False,
+        log_to_driver=debug,
+        logging_level=logging.INFO if debug else logging.ERROR,
+    )
+
+
+@contextlib.contextmanager
+def _quiet_libraries(debug: bool) -> Iterator[None]:
+    if debug:
+        yield
+        return
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a future change
+    os.environ.setdefault("RAY_DEDUP_LOGS", "1")
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextlib.contextmanager
+def _errors_in_one_sentence(debug: bool) -> Iterator[None]:
+    try:
+        yield
+    except (KeyboardInterrupt, typer.Exit):
+        raise
+    except Exception as error:
+        if debug:
+            raise
+        cause: BaseException = error
+        while (inner := getattr(cause, "cause", None) or cause.__cause__) is not None:
+            cause = inner  # Ray and RLlib wrap what went wrong
+        text = " ".join(str(cause).split()) or type(cause).__name__
+        known = isinstance(cause, ValueError | OSError | FloatingPointError | RuntimeError)
+        hint = "" if known else " (--debug shows where)"
+        print(f"error: {text}{hint}", file=sys.stderr)
+        raise typer.Exit(2) from None
+
+
+class _Reporter:
+    """A progress bar on a terminal, plain lines elsewhere."""
+
+    def __init__(self, steps: int) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self._terminal = sys.stdout.isatty()
+        self._progress = Progress(
+            TextColumn("{task.completed:>7.0f} / {task.total:.0f} steps"),
+            BarColumn(),
+            TextColumn("success {task.fields[success]}  distance {task.fields[distance]}"),
+            TimeElapsedColumn(),
+            disable=not self._terminal,
+        )
+        self._task = self._progress.add_task("", total=steps, success="–", distance="–")
+
+    def __enter__(self) -> _Reporter:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def row(self, row: Mapping[str, Any]) -> None:
+        """Shows a new row of progress."""
+        success, distance = f"{row['success_rate']:.0%}", f"{row['final_distance']:.4g}"
+        if self._terminal:
+            self._progress.update(
+                self._task, completed=row["env_steps"], success=success, distance=distance
+            )
+        else:
+            print(
+                f"env_steps {row['env_steps']}  updates {row['updates']}  success {success}  "
+                f"distance {distance}  {row['wall_s']:.0f} s",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

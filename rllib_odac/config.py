@@ -1,0 +1,315 @@
+"""`ODACConfig`: every setting of the algorithm, in groups, each with its default and meaning."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+import gymnasium as gym
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.utils.annotations import override
+from ray.tune.registry import ENV_CREATOR, _global_registry
+
+from rllib_odac.envs import make_env
+from rllib_odac.goals import validate_relabelling
+from rllib_odac.objectives import Objective, make_objective
+
+if TYPE_CHECKING:
+    from rllib_odac.env_runner import GoalEnvRunner
+    from rllib_odac.learner import ODACTorchLearner
+
+
+class ODACConfig(AlgorithmConfig):
+    """Configuration of `ODAC`, RLlib's own chained sections included.
+
+    ```python
+    config = ODACConfig().environment("FetchReach-v4").training(prior_discount=0.95)
+    algo = config.build_algo()
+    algo.train()
+    ```
+
+    `training()` explains the algorithm's own settings. Everything else is RLlib's:
+    `env_runners(num_env_runners=...)`, `learners(num_learners=...)`, `debugging(seed=...)`.
+    """
+
+    def __init__(self, algo_class: type | None = None) -> None:
+        from rllib_odac.algorithm import ODAC
+        from rllib_odac.env_runner import GoalEnvRunner
+        from rllib_odac.evaluation.evaluate import evaluate_on_held_out_goals
+
+        super().__init__(algo_class=algo_class or ODAC)
+
+        # Objective: how reward and discount come about.
+        self.objective: str | type[Objective] = "odac"
+        self.objective_settings: dict[str, Any] = {}  # further arguments of the objective's class
+        self.prior_discount = 0.95  # p0, the prior probability of going on for another step
+        self.learn_discount = True  # False: q_Δ = p_Δ, the ablation "fixed q_T"
+        self.max_discount: float | None = 0.95  # upper limit on q_Δ(0); None for no limit
+        self.learn_dynamics = True  # False: a fixed density around φ(s), the ablation "fixed p̂_d"
+        self.dynamics_distribution = "laplace"  # or "gaussian"
+        self.dynamics_min_scale = 0.01  # floor of the density's scale, in goal scales
+        self.dynamics_background = 0.05  # ε, weight of the uniform background
+        self.fixed_dynamics_scale = 0.05  # scale of the fixed density, in goal scales
+        self.goal_scale: float | str = "auto"  # unit of goals; "auto": from the goals seen first
+        self.kl_weight: float | str = 0.05  # weight of KL(π‖p); "auto": by a target entropy of −A
+
+        # Networks and updates.
+        self.num_threads = (
+            1  # of PyTorch in each process; small networks gain nothing from more
+        )
+        self.hidden: tuple[int, ...] = (256, 256)  # hidden layers of every network
+        self.num_critics = 2
+        self.critic_layer_norm = False
+        self.lr = 1e-3  # Adam, every network
+        self.tau = 0.05  # target networks' step towards the critics, per update
+        self.train_batch_size_per_learner = 256
+        self.updates_per_env_step = 0.5
+        self.num_steps_before_learning = 500  # environment steps collected before the first update
+
+        # Replay.
+        self.replay_capacity = 1_000_000  # states kept by each learner
+        self.relabel: Mapping[str, float] = {"future": 0.8, "own": 0.2}
+
+        # Exploration: the policy samples its actions, and ...
+        self.num_initial_random_steps = 500  # ... the first steps are uniformly random,
+        self.random_action_share = 0.1  # ... as is this share of all later ones,
+        self.action_noise = 0.0  # ... and Gaussian noise of this deviation may come on top.
+
+        # RLlib's own settings, with defaults that suit goal-reaching tasks.
+        self.env_runner_cls: type[GoalEnvRunner] = GoalEnvRunner
+        self.num_envs_per_env_runner = 8
+        self.rollout_fragment_length = 10
+        self.max_episode_steps: int | None = None  # cut longer episodes (tasks without time limit)
+        self.min_sample_timesteps_per_iteration = 1000
+        self.min_time_s_per_iteration = None
+        self.evaluation_interval = 1
+        self.evaluation_duration = 20  # episodes, each with a held-out goal
+        self.custom_evaluation_function = evaluate_on_held_out_goals
+        # Our guard names the tensor that went bad; two sweeps an update over all gradients do not.
+        self.torch_skip_nan_gradients = True
+        # Normaliser statistics are summed over learners explicitly.
+        self.torch_ddp_kwargs = {"broadcast_buffers": False}
+
+    @override(AlgorithmConfig)
+    def training(
+        self,
+        *,
+        objective: str | type[Objective] = NotProvided,
+        objective_settings: dict[str, Any] = NotProvided,
+        prior_discount: float = NotProvided,
+        learn_discount: bool = NotProvided,
+        max_discount: float | None = NotProvided,
+        learn_dynamics: bool = NotProvided,
+        dynamics_distribution: str = NotProvided,
+        dynamics_min_scale: float = NotProvided,
+        dynamics_background: float = NotProvided,
+        fixed_dynamics_scale: float = NotProvided,
+        goal_scale: float | str = NotProvided,
+        kl_weight: float | str = NotProvided,
+        hidden: tuple[int, ...] = NotProvided,
+        num_critics: int = NotProvided,
+        critic_layer_norm: bool = NotProvided,
+        tau: float = NotProvided,
+        updates_per_env_step: float = NotProvided,
+        num_steps_before_learning: int = NotProvided,
+        replay_capacity: int = NotProvided,
+        relabel: Mapping[str, float] = NotProvided,
+        num_initial_random_steps: int = NotProvided,
+        random_action_share: float = NotProvided,
+        action_noise: float = NotProvided,
+        **kwargs: Any,
+    ) -> Self:
+        """Sets the algorithm's own settings; further ones (`lr`, `grad_clip`, ...) are RLlib's.
+
+        Args:
+            objective: Name of an objective ("odac") or a subclass of `Objective`.
+            objective_settings: Further keyword arguments for the objective's class.
+            prior_discount: p0 in (0, 1), the prior probability of going on. A step of delay
+                costs −log p0 nats.
+            learn_discount: Infer q_Δ; False fixes it to its prior.
+            max_discount: Upper limit on q_Δ(0) in (0, 1], or None.
+            learn_dynamics: Learn p_ψ; False fixes it to a density around φ(s).
+            dynamics_distribution: "laplace" or "gaussian".
+            dynamics_min_scale: Floor of the density's scale in goal scales, in (0, 1).
+            dynamics_background: Weight ε of the uniform background, in [0, 1).
+            fixed_dynamics_scale: Scale of the fixed density in goal scales, in (0, 1).
+            goal_scale: Positive number, in the task's units, that goals are divided by, or "auto".
+            kl_weight: Weight of the KL to the action prior, at least 0, or "auto"; 1.0 is the
+                exact posterior.
+            hidden: Widths of the hidden layers of every network.
+            num_critics: Critics in the ensemble; their minimum is used.
+            critic_layer_norm: Normalise the critics' hidden layers.
+            tau: Polyak step of the target networks, in (0, 1].
+            updates_per_env_step: Gradient updates for each environment step.
+            num_steps_before_learning: Environment steps before the first update.
+            replay_capacity: States kept by each learner.
+            relabel: Probabilities of "future", "final", "episode", "random" and "own".
+            num_initial_random_steps: Uniformly random environment steps at the beginning.
+            random_action_share: Share of uniformly random actions afterwards, in [0, 1].
+            action_noise: Standard deviation of Gaussian noise on actions in [−1, 1]^A.
+            **kwargs: RLlib's own training settings.
+        """
+        own = {k: v for k, v in locals().items() if k not in ("self", "kwargs", "__class__")}
+        super().training(**kwargs)
+        for name, value in own.items():
+            if value is not NotProvided:
+                setattr(self, name, value)
+        return self
+
+    def apply_settings(self, settings: Mapping[str, Any]) -> Self:
+        """Sets fields by name, RLlib's among them, as `odac train --set key=value` does.
+
+        Raises:
+            ValueError: If there is no setting of that name.
+        """
+        for name, value in settings.items():
+            if name.startswith("_") or name not in vars(self):
+                near = difflib.get_close_matches(name, vars(self), n=3)
+                hint = f"; did you mean {' or '.join(near)}?" if near else "."
+                raise ValueError(f"There is no setting '{name}'{hint}")
+            setattr(self, name, value)
+        return self
+
+    @override(AlgorithmConfig)
+    def validate(self) -> None:
+        """Checks every setting and the environment before anything expensive starts.
+
+        Raises:
+            ValueError: With one sentence that names the setting, its value and what is allowed.
+        """
+        self._validate_own_settings()
+        super().validate()
+        self.check_environment()
+
+    def _validate_own_settings(self) -> None:
+        for name, (is_allowed, allowed) in _RULES.items():
+            value = getattr(self, name)
+            if not is_allowed(value):
+                raise ValueError(f"{name} is {value!r}, but must be {allowed}.")
+        validate_relabelling(self.relabel)
+        self.build_objective()
+
+    def check_environment(self) -> None:
+        """Makes the environment once and checks that it is a goal environment ODAC can learn.
+
+        Raises:
+            ValueError: If there is none of that name, or its spaces do not fit.
+        """
+        if self.env is not None:
+            self.make_env().close()  # type: ignore[no-untyped-call]
+
+    def make_env(self, render_mode: str | None = None) -> gym.Env[Any, Any]:
+        """Makes one environment of this configuration."""
+        return make_env(self.env_specifier(), render_mode=render_mode, **self.env_config)
+
+    def env_specifier(self) -> Any:
+        """The environment's id or, for one registered with Tune, its creator's wrapper."""
+        if isinstance(self.env, str) and _global_registry.contains(ENV_CREATOR, self.env):
+            creator = _global_registry.get(ENV_CREATOR, self.env)
+            return lambda **settings: creator(settings)
+        if isinstance(self.env, type):
+            return lambda **settings: self.env(settings)
+        return self.env
+
+    def build_objective(self) -> Objective:
+        """The objective that this configuration describes."""
+        settings = dict(self.objective_settings)
+        if self.objective == "odac":
+            settings = {
+                "prior_discount": self.prior_discount,
+                "learn_discount": self.learn_discount,
+                "max_discount": self.max_discount,
+            } | settings
+        return make_objective(self.objective, **settings)
+
+    @override(AlgorithmConfig)
+    def get_default_rl_module_spec(self) -> RLModuleSpec:
+        from rllib_odac.rl_module import ODACRLModule
+
+        return RLModuleSpec(module_class=ODACRLModule)
+
+    @property
+    @override(AlgorithmConfig)
+    def _model_config_auto_includes(self) -> dict[str, Any]:
+        return super()._model_config_auto_includes | {
+            "hidden": tuple(self.hidden),
+            "num_critics": self.num_critics,
+            "critic_layer_norm": self.critic_layer_norm,
+            "dynamics_distribution": self.dynamics_distribution,
+            "dynamics_min_scale": self.dynamics_min_scale,
+            "dynamics_background": self.dynamics_background,
+            "learn_dynamics": self.learn_dynamics,
+            "fixed_dynamics_scale": self.fixed_dynamics_scale,
+            "kl_weight": self.kl_weight,
+        }
+
+    @override(AlgorithmConfig)
+    def get_default_learner_class(self) -> type[ODACTorchLearner]:
+        from rllib_odac.learner import ODACTorchLearner
+
+        return ODACTorchLearner
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+_Rule = tuple[Callable[[Any], bool], str]
+
+
+def _optional(rule: _Rule) -> _Rule:
+    is_allowed, allowed = rule
+    return lambda value: value is None or is_allowed(value), f"{allowed}, or None"
+
+
+def _or_auto(rule: _Rule) -> _Rule:
+    is_allowed, allowed = rule
+    return lambda value: value == "auto" or is_allowed(value), f'{allowed}, or "auto"'
+
+
+_FRACTION: _Rule = (lambda v: _is_number(v) and 0 < v < 1, "a number strictly between 0 and 1")
+_PROBABILITY: _Rule = (lambda v: _is_number(v) and 0 <= v <= 1, "a number in [0, 1]")
+_POSITIVE: _Rule = (lambda v: _is_number(v) and v > 0, "a positive number")
+_NON_NEGATIVE: _Rule = (lambda v: _is_number(v) and v >= 0, "a number of at least 0")
+_COUNT: _Rule = (lambda v: _is_int(v) and v >= 1, "a whole number of at least 1")
+_COUNT_FROM_0: _Rule = (lambda v: _is_int(v) and v >= 0, "a whole number of at least 0")
+_SWITCH: _Rule = (lambda v: isinstance(v, bool), "True or False")
+
+_RULES: dict[str, _Rule] = {
+    "prior_discount": _FRACTION,
+    "max_discount": _optional(_FRACTION),
+    "dynamics_min_scale": _FRACTION,
+    "fixed_dynamics_scale": _FRACTION,
+    "dynamics_background": (lambda v: _is_number(v) and 0 <= v < 1, "a number in [0, 1)"),
+    "tau": (lambda v: _is_number(v) and 0 < v <= 1, "a number in (0, 1]"),
+    "random_action_share": _PROBABILITY,
+    "kl_weight": _or_auto(_NON_NEGATIVE),
+    "goal_scale": _or_auto(_POSITIVE),
+    "updates_per_env_step": _NON_NEGATIVE,
+    "action_noise": _NON_NEGATIVE,
+    "num_critics": _COUNT,
+    "replay_capacity": _COUNT,
+    "train_batch_size_per_learner": _COUNT,
+    "num_envs_per_env_runner": _COUNT,
+    "num_threads": _COUNT,
+    "evaluation_duration": _COUNT,
+    "max_episode_steps": _optional(_COUNT),
+    "num_steps_before_learning": _COUNT_FROM_0,
+    "num_initial_random_steps": _COUNT_FROM_0,
+    "learn_discount": _SWITCH,
+    "learn_dynamics": _SWITCH,
+    "critic_layer_norm": _SWITCH,
+    "dynamics_distribution": (lambda v: v in ("laplace", "gaussian"), '"laplace" or "gaussian"'),
+    "hidden": (
+        lambda v: isinstance(v, list | tuple) and len(v) > 0 and all(_COUNT[0](w) for w in v),
+        "a non-empty list of whole numbers of at least 1",
+    ),
+    "relabel": (lambda v: isinstance(v, Mapping), "a mapping from strategies to probabilities"),
+}

@@ -1,0 +1,317 @@
+"""`GoalEnvRunner`: collects whole goal-conditioned episodes as arrays.
+
+RLlib's own env runner sends each observation through connector pipelines, which for small policies
+costs more than the physics. The module here takes the environment's Dict observation as it is, so
+that nothing is left for a connector to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from ray.rllib.callbacks.utils import make_callback
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.columns import Columns
+from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
+from ray.rllib.env.env_runner import ENV_STEP_FAILURE
+from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
+from ray.rllib.utils.annotations import override
+from ray.rllib.utils.metrics import SAMPLE_TIMER, WEIGHTS_SEQ_NO
+
+from rllib_odac.envs import make_vector_env
+from rllib_odac.replay import Array, GoalEpisode
+
+COLUMNS = ("observation", "achieved_goal", "desired_goal")
+TRAINING_SEEDS = 2**31  # training uses environment seeds below, held-out goals those from here on
+RUNNER_STATE = "goal_env_runner"
+
+
+class OpenEpisode:
+    """An episode that is still going on: rows that are stacked once it has ended."""
+
+    def __init__(self, observation: dict[str, Array], index: int) -> None:
+        self.rows = {name: [observation[name][index]] for name in COLUMNS}
+        self.actions: list[Array] = []
+
+    def append(self, action: Array, observation: dict[str, Array], index: int) -> None:
+        """Adds one step: the action taken and the state that it led to."""
+        self.actions.append(action)
+        for name, rows in self.rows.items():
+            rows.append(observation[name][index])
+
+    def close(self, terminated: bool) -> GoalEpisode:
+        """The finished episode."""
+        columns = {name: np.stack(rows) for name, rows in self.rows.items()}
+        return GoalEpisode(**columns, actions=np.stack(self.actions), terminated=terminated)
+
+
+class GoalEnvRunner(SingleAgentEnvRunner):
+    """Steps vectorised goal environments and returns `GoalEpisode`s.
+
+    Only whole episodes leave the runner: relabelling needs to know what came later. Connectors and
+    RLlib's per-episode callbacks are not used.
+    """
+
+    env: Any
+
+    @override(SingleAgentEnvRunner)
+    def __init__(self, *, config: Any, **kwargs: Any) -> None:
+        super().__init__(config=config, **kwargs)
+        torch.set_num_threads(config.num_threads)
+        # Of exploration and of the environments' seeds; its state is part of a checkpoint.
+        self.rng = np.random.default_rng(self._seed)
+        self.num_episodes_dropped = 0
+        self._open: list[OpenEpisode | None] = []
+        self._observation: dict[str, Array] = {}
+
+    @override(SingleAgentEnvRunner)
+    def make_env(self) -> None:
+        if self.env is not None:
+            self.env.close()
+        config = self.config
+        self.num_envs = config.num_envs_per_env_runner
+        self.env = make_vector_env(config.env_specifier(), self.num_envs, **config.env_config)
+        space = self.env.single_action_space
+        self._action_low, self._action_range = space.low, space.high - space.low
+        self._needs_initial_reset = True
+        make_callback(
+            "on_environment_created",
+            callbacks_objects=self._callbacks,
+            callbacks_functions=config.callbacks_on_environment_created,
+            kwargs={
+                "env_runner": self,
+                "metrics_logger": self.metrics,
+                "env": self.env.unwrapped,
+                "env_context": config.env_config,
+            },
+        )
+
+    @override(SingleAgentEnvRunner)
+    def get_spaces(self) -> dict[str, tuple[gym.Space[Any], gym.Space[Any]]]:
+        if self.env is None:
+            return self.spaces
+        single = (self.env.single_observation_space, self.env.single_action_space)
+        return {
+            INPUT_ENV_SPACES: (self.env.observation_space, self.env.action_space),
+            INPUT_ENV_SINGLE_SPACES: single,
+            DEFAULT_MODULE_ID: single,
+        }
+
+    # Collecting -----------------------------------------------------------------------------------
+
+    @override(SingleAgentEnvRunner)
+    def sample(
+        self,
+        *,
+        num_timesteps: int | None = None,
+        num_episodes: int | None = None,
+        explore: bool | None = None,
+        random_actions: bool = False,
+        force_reset: bool = False,
+    ) -> list[GoalEpisode]:
+        """Steps the environments and returns the episodes that ended meanwhile.
+
+        Args:
+            num_timesteps: Environment steps over all environments, rounded up to a multiple of
+                their number; `rollout_fragment_length` of each by default.
+            num_episodes: Episodes to finish instead.
+            explore: Whether to act with exploration; `config.explore` by default.
+            random_actions: Whether to act uniformly at random.
+            force_reset: Whether to drop the episodes that are still open first.
+
+        Raises:
+            ValueError: If the environment gives NaN or infinity.
+        """
+        explore = self.config.explore if explore is None else explore
+        if num_timesteps is None and num_episodes is None:
+            fragment = self.config.get_rollout_fragment_length(self.worker_index)
+            num_timesteps = fragment * self.num_envs
+        episodes: list[GoalEpisode] = []
+        steps = 0
+        with self.metrics.log_time(SAMPLE_TIMER):
+            if force_reset or self._needs_initial_reset:
+                self._reset()
+            while (
+                len(episodes) < num_episodes
+                if num_episodes is not None
+                else steps < (num_timesteps or 0)
+            ):
+                steps += self._step(explore, random_actions, episodes)
+            make_callback(
+                "on_sample_end",
+                callbacks_objects=self._callbacks,
+                callbacks_functions=self.config.callbacks_on_sample_end,
+                kwargs={"env_runner": self, "metrics_logger": self.metrics, "samples": episodes},
+            )
+        self.metrics.log_value(WEIGHTS_SEQ_NO, self._weights_seq_no, window=1)
+        self._log_env_steps(metric=self._metrics_num_env_steps_sampled, num_steps=steps)
+        self._increase_sampled_metrics(steps, len(episodes))
+        self.num_env_steps_sampled_lifetime += steps
+        return episodes
+
+    def _reset(self) -> None:
+        self.drop_open_episodes()
+        seeds = self.rng.integers(TRAINING_SEEDS, size=self.num_envs).tolist()
+        observation, _ = self._try_env_reset(seed=seeds)
+        self._observation = _checked(observation)
+        self._open = [OpenEpisode(self._observation, i) for i in range(self.num_envs)]
+        self._needs_initial_reset = False
+
+    def _step(self, explore: bool, random_actions: bool, episodes: list[GoalEpisode]) -> int:
+        """Makes one vectorised step; returns how many environments made a real one."""
+        actions = self._actions(explore, random_actions)
+        results = self._try_env_step(self._to_env(actions))
+        if results == ENV_STEP_FAILURE:  # the environments were made anew
+            self._reset()
+            return 0
+        observation, _, terminated, truncated, _ = results
+        self._observation = _checked(observation)
+        steps = 0
+        for i, episode in enumerate(self._open):
+            # The step after an episode's end is the vector environment's reset.
+            if episode is None:
+                self._open[i] = OpenEpisode(self._observation, i)
+                continue
+            steps += 1
+            episode.append(actions[i], self._observation, i)
+            if terminated[i] or truncated[i]:
+                episodes.append(episode.close(bool(terminated[i])))
+                self._open[i] = None
+            elif len(episode.actions) == self.config.max_episode_steps:
+                # The environment goes on; what follows is another episode to the replay.
+                episodes.append(episode.close(terminated=False))
+                self._open[i] = OpenEpisode(self._observation, i)
+        return steps
+
+    def _actions(self, explore: bool, random_actions: bool) -> Array:
+        """(N, A) actions in [−1, 1]."""
+        config = self.config
+        shape = (self.num_envs, len(self._action_low))
+        if not explore:
+            return self._module_actions(self.module.forward_inference)
+        steps = self.num_env_steps_sampled_lifetime * max(1, config.num_env_runners)
+        uniform = self.rng.uniform(-1, 1, size=shape).astype(np.float32)
+        if random_actions or steps < config.num_initial_random_steps:
+            return uniform
+        noise = torch.from_numpy(self.rng.standard_normal(shape, dtype=np.float32))
+        actions = self._module_actions(self.module.forward_exploration, noise=noise)
+        if config.action_noise > 0:
+            extra = self.rng.normal(scale=config.action_noise, size=shape)
+            actions = np.clip(actions + extra, -1, 1).astype(np.float32)
+        is_random = self.rng.random(self.num_envs) < config.random_action_share
+        return np.where(is_random[:, None], uniform, actions)
+
+    def _module_actions(self, forward: Any, **inputs: torch.Tensor) -> Array:
+        obs = {name: torch.from_numpy(self._observation[name]) for name in COLUMNS}
+        return forward({Columns.OBS: obs, **inputs})[Columns.ACTIONS].numpy()
+
+    def act(self, observation: dict[str, Array]) -> Array:
+        """The deterministic action (A,) for one observation, in the environment's bounds."""
+        columns = _checked({name: observation[name][None] for name in COLUMNS})
+        obs = {name: torch.from_numpy(values) for name, values in columns.items()}
+        actions = self.module.forward_inference({Columns.OBS: obs})[Columns.ACTIONS].numpy()
+        return self._to_env(actions)[0]
+
+    def _to_env(self, actions: Array) -> Array:
+        """Actions in the environment's bounds."""
+        return self._action_low + (actions + 1) / 2 * self._action_range
+
+    def drop_open_episodes(self) -> int:
+        """Drops the episodes that are going on; the next ones start from fresh seeds.
+
+        A checkpoint cannot hold the inside of a simulator, so a run drops them whenever it saves,
+        whether it goes on or is restored: both then continue alike.
+
+        Returns:
+            How many were dropped.
+        """
+        dropped = sum(episode is not None and bool(episode.actions) for episode in self._open)
+        self._open = []
+        self._needs_initial_reset = True
+        self.num_episodes_dropped += dropped
+        return dropped
+
+    # Evaluating -----------------------------------------------------------------------------------
+
+    def evaluate(self, seeds: Sequence[int]) -> dict[str, Array]:
+        """Acts deterministically for one episode from each seed.
+
+        Returns:
+            (N,) arrays: `success` at the end, `final_distance` and `initial_distance` to the goal
+            in the task's units, `episode_return` and `episode_length`.
+        """
+        self.drop_open_episodes()
+        rounds = []
+        for start in range(0, len(seeds), self.num_envs):
+            batch = list(seeds[start : start + self.num_envs])
+            unused = self.num_envs - len(batch)
+            result = self._evaluate_round(batch + batch[-1:] * unused)
+            rounds.append({name: values[: len(batch)] for name, values in result.items()})
+        return {name: np.concatenate([r[name] for r in rounds]) for name in rounds[0]}
+
+    def _evaluate_round(self, seeds: list[int]) -> dict[str, Array]:
+        observation, _ = self.env.reset(seed=seeds)
+        self._observation = _checked(observation)
+        result = {
+            "success": np.zeros(self.num_envs),
+            "final_distance": np.zeros(self.num_envs),
+            "initial_distance": _distance(self._observation),
+            "episode_return": np.zeros(self.num_envs),
+            "episode_length": np.zeros(self.num_envs, dtype=np.int64),
+        }
+        running = np.ones(self.num_envs, dtype=bool)
+        while running.any():
+            actions = self._actions(explore=False, random_actions=False)
+            observation, reward, terminated, truncated, infos = self.env.step(self._to_env(actions))
+            self._observation = _checked(observation)
+            result["episode_return"][running] += reward[running]
+            result["episode_length"][running] += 1
+            too_long = result["episode_length"] == self.config.max_episode_steps
+            ended = running & (terminated | truncated | too_long)
+            if ended.any():
+                distance = infos.get("final_distance", _distance(self._observation))
+                success = infos.get("is_success", infos.get("success", reward >= 0))
+                result["final_distance"][ended] = distance[ended]
+                result["success"][ended] = success[ended]
+                running &= ~ended
+        return result
+
+    # State ----------------------------------------------------------------------------------------
+
+    @override(SingleAgentEnvRunner)
+    def get_state(self, components: Any = None, **kwargs: Any) -> dict[str, Any]:
+        state = super().get_state(components, **kwargs)
+        if self._check_component(RUNNER_STATE, components, kwargs.get("not_components")):
+            state[RUNNER_STATE] = {"rng": self.rng.bit_generator.state}
+        return state
+
+    @override(SingleAgentEnvRunner)
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state(state)
+        if RUNNER_STATE in state:
+            self.rng.bit_generator.state = state[RUNNER_STATE]["rng"]
+
+    def forget_weights_version(self) -> None:
+        """Takes the next weights whatever their number: a restore may go back in time."""
+        self._weights_seq_no = 0
+
+
+def _checked(observation: dict[str, Array]) -> dict[str, Array]:
+    """Float32 copies of the goal environment's columns, refused if not finite."""
+    columns = {}
+    for name in COLUMNS:
+        values = observation[name].reshape(len(observation[name]), -1)
+        if not np.isfinite(values).all():
+            raise ValueError(
+                f"The environment gave NaN or infinity in '{name}'; every value must be finite."
+            )
+        columns[name] = np.array(values, dtype=np.float32)
+    return columns
+
+
+def _distance(observation: dict[str, Array]) -> Array:
+    return np.linalg.norm(observation["achieved_goal"] - observation["desired_goal"], axis=-1)

@@ -1,0 +1,126 @@
+"""Evaluating and watching a checkpoint, without a Ray cluster and without its replay."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, COMPONENT_RL_MODULE
+from ray.rllib.core import DEFAULT_MODULE_ID as MODULE
+
+from rllib_odac.config import ODACConfig
+from rllib_odac.env_runner import TRAINING_SEEDS, GoalEnvRunner
+from rllib_odac.evaluation.evaluate import summarize
+from rllib_odac.evaluation.plots import plot_distances
+from rllib_odac.evaluation.video import Frame, picture_strip, record_video, render_frame
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class CheckpointPolicy:
+    """The policy of a checkpoint with the environment that it was trained on.
+
+    Args:
+        checkpoint: Directory that `ODAC.save_to_path` or `odac train` wrote. It holds pickled
+            objects, as every RLlib checkpoint does: load only what you trust.
+
+    Raises:
+        ValueError: If there is no checkpoint of ODAC in that directory.
+    """
+
+    def __init__(self, checkpoint: str | Path) -> None:
+        path = Path(checkpoint)
+        self.config = checkpoint_config(path)
+        runner_config = self.config.copy(copy_frozen=False)
+        runner_config.env_runners(num_env_runners=0)
+        self.runner = GoalEnvRunner(config=runner_config, worker_index=0)
+        module = path / COMPONENT_LEARNER_GROUP / COMPONENT_LEARNER / COMPONENT_RL_MODULE / MODULE
+        self.runner.module.restore_from_path(module.absolute())
+
+    def evaluate(self, num_episodes: int, seed: int = 0) -> dict[str, float]:
+        """Acts deterministically on held-out goals; the figures are those of `summarize`."""
+        first = TRAINING_SEEDS + seed * 1_000_000
+        return summarize(self.runner.evaluate(range(first, first + num_episodes)))
+
+    def record(self, path: str | Path, seed: int = 0, num_episodes: int = 3) -> list[Path]:
+        """Films some held-out episodes.
+
+        Args:
+            path: Video file (.mp4 or .gif); a picture strip goes beside it as .png. With the
+                suffix .png only the strip is written.
+            seed: Which held-out goals.
+            num_episodes: Episodes in the video.
+
+        Returns:
+            The files written. Where nothing can be rendered, a plot of the distance to the goal
+            over time takes their place.
+        """
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        first = TRAINING_SEEDS + seed * 1_000_000
+        seeds = range(first, first + num_episodes)
+        strip = path.with_suffix(".png")
+        try:
+            episodes = [self._film(seed) for seed in seeds]
+        except RuntimeError as error:
+            print(f"warning: {error}")
+            distances = [self._distances(seed) for seed in seeds]
+            plot_distances(distances, strip, f"{self.config.env}, held-out goals", "m")
+            return [strip]
+        picture_strip(strip, episodes[0])
+        if path == strip:
+            return [strip]
+        record_video(path, [frame for frames in episodes for frame in frames], fps=25)
+        return [path, strip]
+
+    def _film(self, seed: int) -> list[Frame]:
+        env: Any = self.config.make_env(render_mode="rgb_array")
+        try:
+            return [render_frame(env) for _ in self._steps(env, seed)]
+        finally:
+            env.close()
+
+    def _distances(self, seed: int) -> NDArray[Any]:
+        env: Any = self.config.make_env()
+        try:
+            return np.array(
+                [
+                    np.linalg.norm(state["achieved_goal"] - state["desired_goal"])
+                    for state in self._steps(env, seed)
+                ]
+            )
+        finally:
+            env.close()
+
+    def _steps(self, env: Any, seed: int) -> Any:
+        """Observations of one deterministic episode."""
+        observation, _ = env.reset(seed=seed)
+        ended = False
+        while not ended:
+            yield observation
+            observation, _, terminated, truncated, _ = env.step(self.runner.act(observation))
+            ended = terminated or truncated
+        yield observation
+
+
+def checkpoint_config(path: Path) -> ODACConfig:
+    """The configuration that a checkpoint was made with.
+
+    Raises:
+        ValueError: If there is no checkpoint of ODAC in that directory.
+    """
+    file = path / "class_and_ctor_args.pkl"
+    if not file.is_file():
+        raise ValueError(
+            f"'{path}' is no checkpoint: it must be a directory that odac train wrote."
+        )
+    with open(file, "rb") as stream:
+        content = pickle.load(stream)
+    state = content["ctor_args_and_kwargs"][0][0]
+    if not (isinstance(state, dict) and issubclass(state.get("class", object), ODACConfig)):
+        raise ValueError(f"'{path}' is a checkpoint of {content['class'].__name__}, not of ODAC.")
+    config: ODACConfig = ODACConfig.from_state(state)
+    return config

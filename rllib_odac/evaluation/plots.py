@@ -1,0 +1,61 @@
+"""Pictures of a run: learning curves and the way to the goal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart.
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
+
+
+def plot_learning_curve(progress: pd.DataFrame, path: Path, title: str, unit: str = "m") -> None:
+    """Success rate and final distance over environment steps.
+
+    Args:
+        progress: Rows of `progress.csv`.
+        path: PNG file to write.
+        title: Heading of the picture.
+        unit: Unit of the distance.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    steps = progress["env_steps"]
+    left.plot(steps, 100 * progress["success_rate"], color=BLUE, marker="o", markersize=3)
+    left.set(xlabel="environment steps", ylabel="success on held-out goals (%)", ylim=(-3, 103))
+    right.plot(steps, progress["final_distance"], color=ORANGE, marker="o", markersize=3)
+    right.set(xlabel="environment steps", ylabel=f"final distance to the goal ({unit})")
+    if (progress["final_distance"] > 0).all():
+        right.set_yscale("log")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def plot_distances(
+    distances: list[np.ndarray[Any, Any]], path: Path, title: str, unit: str
+) -> None:
+    """Distance to the goal over time, one line an episode.
+
+    Args:
+        distances: For each episode (T + 1,) distances to its goal.
+        path: PNG file to write.
+        title: Heading of the picture.
+        unit: Unit of the distance.
+    """
+    figure, axes = plt.subplots(figsize=(6, 3.4), layout="constrained")
+    for values in distances:
+        axes.plot(values, color=BLUE, alpha=0.6, linewidth=1)
+    axes.set(xlabel="time step", ylabel=f"distance to the goal ({unit})", title=title)
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

@@ -1,0 +1,331 @@
+"""`ODACTorchLearner`: a replay shard of its own and K gradient updates in one call.
+
+RLlib's stock path draws each batch in the driver and turns it into tensors through connectors,
+which costs several times the update itself. Here episodes come once, as arrays; the learner keeps
+them, relabels them and updates from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.learner.learner import Learner
+from ray.rllib.core.learner.torch.torch_learner import TorchLearner
+from ray.rllib.utils.annotations import override
+from ray.rllib.utils.metrics import ALL_MODULES, WEIGHTS_SEQ_NO
+from torch import Tensor
+
+from rllib_odac.losses import (
+    bellman_target,
+    critic_loss,
+    dynamics_loss,
+    policy_loss,
+    soft_value,
+    temperature_loss,
+)
+from rllib_odac.replay import GoalEpisode, GoalReplay
+from rllib_odac.rl_module import ODACRLModule
+
+NUM_UPDATES_LIFETIME = "num_updates_lifetime"
+REPLAY_TRANSITIONS = "replay_transitions"
+UPDATES_PER_DRAW = 16  # updates whose batches are drawn from the replay at once
+LEARNER_STATE = "odac_learner"
+
+
+class ODACTorchLearner(TorchLearner):
+    """Learner of `ODAC`, of its ablations and of any other `Objective`."""
+
+    _weights_seq_no: int
+
+    @override(TorchLearner)
+    def build(self) -> None:
+        config = self.config
+        torch.set_num_threads(config.num_threads)
+        super().build()
+        module = self.goal_module
+        seed = config.seed if config.seed is not None else torch.seed() % 2**31
+        # RLlib gives each learner the same seed: they have to draw different batches and noise.
+        seed += 7919 * self._learner_index
+        self.replay = GoalReplay(
+            capacity=config.replay_capacity,
+            observation_dim=len(module.observation_normalizer.mean),
+            goal_dim=module.goal_dim,
+            action_dim=module.action_dim,
+            relabel=config.relabel,
+            device=self._device,
+            seed=seed,
+        )
+        self.objective = config.build_objective()
+        self.value_bounds = self.objective.value_bounds(module.dynamics.max_log_prob)
+        self._noise = torch.Generator(device=self._device)
+        self._noise.manual_seed(seed + 1)
+        self._num_updates = 0
+        self._log_update = False
+
+    @property
+    def goal_module(self) -> ODACRLModule:
+        """The module being trained, without RLlib's and DDP's wrappers."""
+        return self.module[DEFAULT_MODULE_ID].unwrapped()
+
+    @override(TorchLearner)
+    def configure_optimizers_for_module(
+        self, module_id: str, config: AlgorithmConfig | None = None
+    ) -> None:
+        config = config or self.config
+        # One fused optimizer for every network: their parameters are disjoint in the summed loss.
+        params = [p for p in self.module[module_id].parameters() if p.requires_grad]
+        self.register_optimizer(
+            module_id=module_id,
+            optimizer=torch.optim.Adam(params, fused=True),
+            params=params,
+            lr_or_lr_schedule=config.lr,
+        )
+
+    @override(Learner)
+    def update(
+        self,
+        *,
+        episodes: Iterable[GoalEpisode] = (),
+        episodes_refs: Sequence[ray.ObjectRef] = (),
+        num_updates: int = 0,
+        timesteps: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Takes in new episodes and makes `num_updates` gradient updates from the replay.
+
+        Args:
+            episodes: New episodes.
+            episodes_refs: References to lists of new episodes; one whose owner has died is
+                dropped and counted.
+            num_updates: K. With several learners it must be equal on all of them.
+            timesteps: RLlib's counters, for learning rate schedules.
+
+        Returns:
+            The reduced metrics, those of the losses from the last update.
+        """
+        self._check_is_built()
+        self.before_gradient_based_update(timesteps=timesteps or {})
+        self.add_episodes(_resolve(episodes, episodes_refs))
+        self._weights_seq_no += 1
+        batch_size = self.config.train_batch_size_per_learner
+        module = self.goal_module
+        if num_updates and not module.goal_scale_known:
+            self._set_goal_scale()
+        for start in range(0, num_updates, UPDATES_PER_DRAW):
+            count = min(UPDATES_PER_DRAW, num_updates - start)
+            draw = self.replay.sample(count * batch_size)
+            noise = torch.randn(
+                (count, 2, batch_size, module.action_dim),
+                generator=self._noise,
+                device=self._device,
+            )
+            for i in range(count):
+                rows = slice(i * batch_size, (i + 1) * batch_size)
+                batch = {name: column[rows] for name, column in draw.items()}
+                batch["noise"] = noise[i]
+                self._log_update = start + i + 1 == num_updates
+                self._update({DEFAULT_MODULE_ID: batch})
+                module.update_targets(self.config.tau)
+        self._num_updates += num_updates
+        self.after_gradient_based_update(timesteps=timesteps or {})
+        self.metrics.log_dict(
+            {
+                NUM_UPDATES_LIFETIME: self._num_updates,
+                REPLAY_TRANSITIONS: len(self.replay),
+                "replay_episodes": self.replay.num_episodes,
+            },
+            key=ALL_MODULES,
+            window=1,
+        )
+        return self.metrics.reduce()
+
+    def add_episodes(self, episodes: Iterable[GoalEpisode]) -> None:
+        """Stores episodes in the replay shard and takes them into the input statistics."""
+        normalizer = self.goal_module.observation_normalizer
+        statistics = torch.zeros(2, len(normalizer.mean) + 1, dtype=torch.float64)
+        for episode in episodes:
+            self.replay.add(episode)
+            rows = torch.from_numpy(episode.observation).double()
+            statistics[0, 0] += len(rows)
+            statistics[0, 1:] += rows.sum(0)
+            statistics[1, 1:] += rows.square().sum(0)
+        statistics = self._sum_over_learners(statistics)
+        if statistics[0, 0] > 0:
+            normalizer.merge(statistics[0, 0], statistics[0, 1:], statistics[1, 1:])
+
+    def _set_goal_scale(self) -> None:
+        """Fixes the unit of goals, once: the half-width of the goals seen in the widest direction.
+
+        A value in nats depends on the unit that densities are measured in, so it may not move.
+        """
+        first_goals = [episode.desired_goal[0] for episode in self.replay.episodes()]
+        goals = torch.from_numpy(np.stack(first_goals)).double()
+        statistics = torch.stack(
+            [torch.full_like(goals[0], len(goals)), goals.sum(0), goals.square().sum(0)]
+        )
+        count, total, squares = self._sum_over_learners(statistics)
+        center = total / count
+        scale = self.config.goal_scale
+        if scale == "auto":
+            deviation = (squares / count - center.square()).clamp_min(0).sqrt().max()
+            scale = float(np.sqrt(3) * deviation)  # half-width of a uniform distribution
+            if scale < 1e-6:
+                raise ValueError(
+                    "goal_scale is 'auto', but the goals seen so far are all alike; it must be a "
+                    "positive number in the task's units."
+                )
+        self.goal_module.set_goal_units(center, scale)
+
+    def _sum_over_learners(self, values: Tensor) -> Tensor:
+        if self.distributed:
+            torch.distributed.all_reduce(values)
+        return values
+
+    @override(Learner)
+    def compute_loss_for_module(
+        self,
+        *,
+        module_id: str,
+        config: AlgorithmConfig,
+        batch: dict[str, Tensor],
+        fwd_out: dict[str, Tensor],
+    ) -> Tensor:
+        kl_weight = fwd_out["log_kl_weight"].detach().exp()
+        with torch.no_grad():
+            next_value = soft_value(fwd_out["next_q"], fwd_out["next_kl"], kl_weight)
+            low, high = self.value_bounds
+            if low is not None or high is not None:
+                next_value = next_value.clamp(low, high)
+            batch["log_prob_goal"] = fwd_out["log_prob_goal"]
+            backup = self.objective.backup(batch, next_value)
+            target = bellman_target(backup.reward, backup.discount, next_value)
+
+        losses = {
+            "critic_loss": critic_loss(fwd_out["q_values"], target),
+            "policy_loss": policy_loss(fwd_out["policy_q"], fwd_out["policy_kl"], kl_weight),
+        }
+        if config.learn_dynamics:
+            losses["dynamics_loss"] = dynamics_loss(fwd_out["log_prob_next"])
+        if config.kl_weight == "auto":
+            losses["temperature_loss"] = temperature_loss(
+                fwd_out["log_kl_weight"], fwd_out["policy_kl"], self.goal_module.target_kl
+            )
+        total = torch.stack(list(losses.values())).sum()
+        if self._log_update:
+            targets = {"target": target, "reward": backup.reward, "discount": backup.discount}
+            self._log(
+                module_id,
+                losses
+                | {"total_loss": total, "kl_weight": kl_weight}
+                | targets
+                | backup.metrics
+                | self._batch_quantities(batch, fwd_out),
+            )
+        return total
+
+    def _batch_quantities(
+        self, batch: dict[str, Tensor], fwd_out: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        distance = (batch["goal"] - batch["achieved_goal"]).norm(dim=-1)
+        reached = distance[batch["relabelled"]] < self.goal_module.trivial_distance
+        return {
+            "q_value": fwd_out["q_values"],
+            "policy_kl": fwd_out["policy_kl"],
+            "log_prob_next": fwd_out["log_prob_next"],
+            "dynamics_scale": fwd_out["log_scale"].exp(),
+            # Relabelled goals that are reached already teach little.
+            "trivial_goal_share": reached.double().mean() if len(reached) else reached.sum(),
+        }
+
+    def _log(self, module_id: str, quantities: dict[str, Tensor]) -> None:
+        """Logs the mean of each quantity of the last update, and stops training that diverges."""
+        values = {name: float(value.detach().double().mean()) for name, value in quantities.items()}
+        for name, value in values.items():
+            if not np.isfinite(value):
+                raise FloatingPointError(
+                    f"Training diverged: '{name}' is {value} at update {self._num_updates}."
+                )
+        self.metrics.log_dict(values, key=module_id, window=1)
+
+    # RLlib regroups all gradients by optimizer twice an update; without clipping there is no need.
+
+    @override(Learner)
+    def postprocess_gradients(self, gradients_dict: dict[Any, Tensor]) -> dict[Any, Tensor]:
+        if self.config.grad_clip is None and not self.config.log_gradients:
+            return {}
+        return super().postprocess_gradients(gradients_dict)
+
+    @override(TorchLearner)
+    def apply_gradients(self, gradients_dict: dict[Any, Tensor]) -> None:
+        for parameter, gradient in gradients_dict.items():
+            parameter.grad = gradient
+        for optimizer in self._named_optimizers.values():
+            optimizer.step()
+
+    # State ----------------------------------------------------------------------------------------
+
+    @override(Learner)
+    def get_state(self, components: Any = None, **kwargs: Any) -> dict[str, Any]:
+        state = super().get_state(components, **kwargs)
+        if self._check_component(LEARNER_STATE, components, kwargs.get("not_components")):
+            state[LEARNER_STATE] = {
+                "num_updates": self._num_updates,
+                "noise": self._noise.get_state().numpy(),
+            }
+        return state
+
+    @override(Learner)
+    def set_state(self, state: dict[str, Any]) -> None:
+        # RLlib ignores weights that are not newer than its own; going back is what restoring is.
+        if state.get(WEIGHTS_SEQ_NO, 0) <= self._weights_seq_no:
+            self._weights_seq_no = 0
+        super().set_state(state)
+        if LEARNER_STATE in state:
+            self._num_updates = state[LEARNER_STATE]["num_updates"]
+            if self._device.type == "cpu":
+                self._noise.set_state(torch.from_numpy(state[LEARNER_STATE]["noise"].copy()))
+
+    def save_replay(self, directory: str | Path) -> str:
+        """Writes this learner's shard into a directory and returns its file name."""
+        name = f"shard_{self._learner_index:05d}.npz"
+        self.replay.save(Path(directory) / name)
+        return name
+
+    def load_replay(self, directory: str | Path, shards: Sequence[str], num_learners: int) -> None:
+        """Loads this learner's shard, or its part of all shards if their number has changed."""
+        if len(shards) == num_learners:
+            self.replay.load(Path(directory) / shards[self._learner_index])
+            return
+        module, config = self.goal_module, self.config
+        others = GoalReplay(
+            config.replay_capacity,
+            len(module.observation_normalizer.mean),
+            module.goal_dim,
+            module.action_dim,
+            config.relabel,
+        )
+        index = 0
+        for shard in shards:
+            others.load(Path(directory) / shard)
+            for episode in others.episodes():
+                if index % num_learners == self._learner_index:
+                    self.replay.add(episode)
+                index += 1
+
+
+def _resolve(
+    episodes: Iterable[GoalEpisode], references: Sequence[ray.ObjectRef]
+) -> Iterable[GoalEpisode]:
+    yield from episodes
+    for reference in references:
+        try:
+            yield from ray.get(reference)
+        except (ray.exceptions.ObjectLostError, ray.exceptions.RayActorError):
+            continue  # its env runner or node is gone, and the episodes with it

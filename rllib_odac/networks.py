@@ -1,0 +1,253 @@
+"""The networks of the actor-critic as plain PyTorch modules, without anything of RLlib.
+
+They take normalised inputs and share one trick: where the mathematics asks for several passes
+through a network, the passes are batched into one, because small matrices are bound by overhead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rllib_odac.losses import LOG_2
+
+LOG_STD_RANGE = (-5.0, 2.0)
+
+
+def mlp(sizes: Sequence[int]) -> nn.Sequential:
+    """Linear layers with ReLU between them: sizes = [inputs, hidden..., outputs]."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(sizes):
+        layers += [nn.Linear(inputs, outputs), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers[:-1])
+
+
+class SquashedGaussianPolicy(nn.Module):
+    """π(a | s, g): a Gaussian squashed by tanh into [−1, 1]^A (Haarnoja et al. 2018, appendix C).
+
+    Args:
+        input_dim: Width of the normalised input.
+        action_dim: A.
+        hidden: Widths of the hidden layers.
+    """
+
+    def __init__(self, input_dim: int, action_dim: int, hidden: Sequence[int]) -> None:
+        super().__init__()
+        self.net = mlp([input_dim, *hidden, 2 * action_dim])
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation before the squashing, each (B, A)."""
+        mean, log_std = self.net(inputs).chunk(2, dim=-1)
+        low, high = LOG_STD_RANGE
+        return mean, low + 0.5 * (high - low) * (torch.tanh(log_std) + 1)
+
+    def sample(self, inputs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Actions for given standard normal noise, and their log-probability.
+
+        Args:
+            inputs: (B, I).
+            noise: (B, A) standard normal. Given from outside so that the pass is a function.
+
+        Returns:
+            (B, A) actions in [−1, 1] and (B,) log π(a | s, g), both differentiable.
+        """
+        mean, log_std = self(inputs)
+        raw = mean + log_std.exp() * noise
+        log_prob = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
+        # log(1 − tanh²(u)) without the cancellation at large |u|
+        log_prob = log_prob - 2 * (LOG_2 - raw - F.softplus(-2 * raw))
+        return torch.tanh(raw), log_prob.sum(-1)
+
+
+class CriticEnsemble(nn.Module):
+    """E independent critics Q(s, a, g) evaluated as one batched matrix product a layer.
+
+    Args:
+        input_dim: Width of the normalised input, the action included.
+        hidden: Widths of the hidden layers.
+        num_critics: E.
+        layer_norm: Normalise each hidden layer before its ReLU.
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        hidden: Sequence[int],
+        num_critics: int = 2,
+        layer_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.num_critics = num_critics
+        self.layer_norm = layer_norm
+        sizes = [input_dim, *hidden, 1]
+        self.weights = nn.ParameterList()
+        self.biases = nn.ParameterList()
+        for inputs, outputs in pairwise(sizes):
+            bound = 1 / math.sqrt(inputs)  # nn.Linear's own initialisation
+            weight = torch.empty(num_critics, inputs, outputs).uniform_(-bound, bound)
+            self.weights.append(nn.Parameter(weight))
+            bias = torch.empty(num_critics, 1, outputs).uniform_(-bound, bound)
+            self.biases.append(nn.Parameter(bias))
+
+    def forward(self, inputs: Tensor, frozen: bool = False) -> Tensor:
+        """Values of all critics.
+
+        Args:
+            inputs: (B, I), the same for each critic.
+            frozen: Let gradients pass to the inputs but not to the weights: what the policy's
+                loss needs, in the same backward pass as the critic's own.
+
+        Returns:
+            (E, B) values.
+        """
+        hidden = inputs.expand(self.num_critics, *inputs.shape)
+        last = len(self.weights) - 1
+        for index, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            if frozen:
+                weight, bias = weight.detach(), bias.detach()  # noqa: PLW2901
+            hidden = torch.baddbmm(bias, hidden, weight)
+            if index < last:
+                if self.layer_norm:
+                    hidden = F.layer_norm(hidden, hidden.shape[-1:])
+                hidden = F.relu(hidden, inplace=True)
+        return hidden.squeeze(-1)
+
+
+class GoalDynamics(nn.Module):
+    """p_ψ(φ(s') | s, a): where the achieved goal is after one step.
+
+    A factorised density around φ(s) + a learned displacement, of a learned scale between
+    `min_scale` and one, mixed with a small uniform background over the goal space:
+
+        p = (1 − ε) · Π_i Laplace(φ'_i; φ_i + μ_i(s, a), b_i(s, a)) + ε · U
+
+    All in units of the goal scale. The background makes log p flat where the goal is far. A plain
+    Laplace log-likelihood falls with distance for ever, which is a dense distance reward under
+    which an arm learns not to touch an object, since a touch can only move it away.
+
+    Args:
+        input_dim: Width of the normalised input (state and action, no goal).
+        goal_dim: G.
+        hidden: Widths of the hidden layers.
+        distribution: "laplace" or "gaussian".
+        min_scale: Floor of the scale b (σ), in goal scales: how sharp "reached" is.
+        background: ε, the weight of the uniform background; 0 turns it off.
+        learned: False fixes μ = 0 and b = fixed_scale, the paper's ablation "fixed p̂_d".
+        fixed_scale: The scale used when nothing is learned, in goal scales.
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        goal_dim: int,
+        hidden: Sequence[int],
+        distribution: str = "laplace",
+        min_scale: float = 0.01,
+        background: float = 0.05,
+        learned: bool = True,
+        fixed_scale: float = 0.05,
+    ) -> None:
+        super().__init__()
+        self.goal_dim = goal_dim
+        self.distribution = distribution
+        self.background = background
+        self.log_min_scale = math.log(min_scale if learned else fixed_scale)
+        self.net = mlp([input_dim, *hidden, 2 * goal_dim]) if learned else None
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Predicted displacement μ (B, G) and log scale log b (B, G), in goal scales."""
+        if self.net is None:
+            zeros = inputs.new_zeros(len(inputs), self.goal_dim)
+            return zeros, zeros + self.log_min_scale
+        displacement, scale = self.net(inputs).chunk(2, dim=-1)
+        return displacement, self.log_min_scale * torch.sigmoid(scale)
+
+    def log_prob(self, delta: Tensor, log_scale: Tensor) -> Tensor:
+        """log p of a deviation from the mean, in nats, as a density in goal scales.
+
+        Args:
+            delta: (..., G) goal − φ(s) − μ, in goal scales.
+            log_scale: (..., G) log b.
+
+        Returns:
+            (...) log-density, at least log(ε U) and at most `max_log_prob`.
+        """
+        standard = delta * torch.exp(-log_scale)
+        if self.distribution == "laplace":
+            log_prob = -(standard.abs() + log_scale).sum(-1)
+        else:
+            log_prob = -(0.5 * standard.square() + log_scale).sum(-1)
+        return self._mix(log_prob - self._log_normaliser)
+
+    @property
+    def max_log_prob(self) -> float:
+        """Largest value that `log_prob` can take: no value function can exceed it."""
+        peak = -self.goal_dim * self.log_min_scale - self._log_normaliser
+        return float(self._mix(torch.tensor(peak, dtype=torch.float64)))
+
+    @property
+    def _log_normaliser(self) -> float:
+        per_dimension = LOG_2 if self.distribution == "laplace" else 0.5 * math.log(2 * math.pi)
+        return self.goal_dim * per_dimension
+
+    def _mix(self, log_prob: Tensor) -> Tensor:
+        if self.background == 0.0:
+            return log_prob
+        # The goal space is a cube of two goal scales a side: goals are uniform in it or denser.
+        log_background = math.log(self.background) - self.goal_dim * LOG_2
+        return torch.logaddexp(
+            log_prob + math.log1p(-self.background),
+            torch.as_tensor(log_background, dtype=log_prob.dtype, device=log_prob.device),
+        )
+
+
+class RunningNormalizer(nn.Module):
+    """Mean and variance of a stream of vectors, kept as buffers so that they travel with weights.
+
+    Args:
+        dim: Width of the vectors.
+        clip: Normalised values are clipped to [−clip, clip].
+    """
+
+    mean: Tensor
+    std: Tensor
+    count: Tensor
+    total: Tensor
+    squares: Tensor
+
+    def __init__(self, dim: int, clip: float = 5.0) -> None:
+        super().__init__()
+        self.clip = clip
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("std", torch.ones(dim))
+        # Sums in double precision: a million steps of one metre would lose a millimetre's square.
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("squares", torch.zeros(dim, dtype=torch.float64))
+        self.register_buffer("total", torch.zeros(dim, dtype=torch.float64))
+
+    def update(self, values: Tensor) -> None:
+        """Takes in (N, dim) new vectors."""
+        values = values.double()
+        self.merge(
+            torch.tensor(len(values), dtype=torch.float64), values.sum(0), values.square().sum(0)
+        )
+
+    def merge(self, count: Tensor, total: Tensor, squares: Tensor) -> None:
+        """Takes in vectors by their count, sum and sum of squares."""
+        self.count += count.to(self.count)
+        self.total += total
+        self.squares += squares
+        mean = self.total / self.count
+        variance = (self.squares / self.count - mean.square()).clamp_min(0)
+        self.mean.copy_(mean)
+        # A constant feature has nothing to scale; without the floor its noise would be blown up.
+        self.std.copy_(torch.where(variance > 1e-8, variance.sqrt(), torch.ones_like(variance)))
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Normalises (..., dim) values."""
+        return ((values - self.mean) / self.std).clamp(-self.clip, self.clip)

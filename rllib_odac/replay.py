@@ -1,0 +1,352 @@
+"""Replay of whole goal-conditioned episodes with hindsight relabelling at sampling time.
+
+`GoalReplay` keeps every state once, in columns of tensors on one device. An episode of T steps
+takes T + 1 consecutive rows of a ring; the transitions that can be sampled are a second ring of
+row numbers, so that a minibatch is a handful of index operations, on a CPU or a GPU alike, and
+never a Python loop.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rllib_odac.goals import RelabelStrategy, validate_relabelling
+
+FORMAT_VERSION = 1
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(slots=True)
+class GoalEpisode:
+    """What one environment gave from a reset to its end, or to where it was cut.
+
+    Attributes:
+        observation: (T + 1, D) float32.
+        achieved_goal: (T + 1, G) float32, φ(s_t).
+        desired_goal: (T + 1, G) float32, the goal at each step (constant in most tasks).
+        actions: (T, A) float32 in [−1, 1].
+        terminated: Whether the environment ended in a terminal state; a time limit or a cut is
+            no termination.
+    """
+
+    observation: Array
+    achieved_goal: Array
+    desired_goal: Array
+    actions: Array
+    terminated: bool = False
+
+    def __len__(self) -> int:
+        """Number of transitions T."""
+        return len(self.actions)
+
+
+class GoalReplay:
+    """Columnar ring buffer of whole episodes with hindsight relabelling.
+
+    Args:
+        capacity: Number of states kept. An episode of T steps takes T + 1 of them; when room is
+            needed, whole episodes leave, oldest first.
+        observation_dim: D.
+        goal_dim: G.
+        action_dim: A.
+        relabel: Probability of each strategy of `rllib_odac.goals.RelabelStrategy`; they sum to 1.
+        device: Where columns live and batches are made.
+        seed: Seed of the buffer's own random generator.
+
+    Raises:
+        ValueError: On a size below one or probabilities that do not sum to one.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        observation_dim: int,
+        goal_dim: int,
+        action_dim: int,
+        relabel: Mapping[str, float],
+        device: str | torch.device = "cpu",
+        seed: int | None = None,
+    ) -> None:
+        for name, size in [
+            ("capacity", capacity),
+            ("observation_dim", observation_dim),
+            ("goal_dim", goal_dim),
+            ("action_dim", action_dim),
+        ]:
+            if size < 1:
+                raise ValueError(f"{name} is {size}, but must be at least 1.")
+        self.capacity = int(capacity)
+        self.device = torch.device(device)
+        self.relabel = validate_relabelling(relabel)
+        self.generator = torch.Generator(device=self.device)
+        if seed is not None:
+            self.generator.manual_seed(seed)
+
+        # Not zeroed: the operating system gives memory only to the pages that are written.
+        def column(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.empty((self.capacity, *shape), dtype=dtype, device=self.device)
+
+        # Side by side in one matrix, so that a state is one gather from one place in memory.
+        widths = {
+            "observation": observation_dim,
+            "achieved_goal": goal_dim,
+            "desired_goal": goal_dim,
+            "actions": action_dim,  # of the step that leaves the state; unused in the last row
+        }
+        self._states = column(sum(widths.values()))
+        self._columns = dict(
+            zip(widths, torch.split(self._states, list(widths.values()), dim=-1), strict=True)
+        )
+        # Of each transition: its own row, and its episode's first and last row, as counts since
+        # the beginning of time, which no wrap of the ring makes ambiguous.
+        self._row = column(dtype=torch.int64)
+        self._first = column(dtype=torch.int64)
+        self._last = column(dtype=torch.int64)
+        self._terminated = column(dtype=torch.bool)
+
+        self._episodes: deque[tuple[int, bool]] = deque()  # (steps, terminated), oldest first
+        self._head = 0  # where the next state goes, counted since the beginning of time
+        self._next_entry = 0  # the same for the next transition
+        self._num_states = 0
+        self._num_transitions = 0
+        self._transitions_added = 0
+        self._thresholds = torch.tensor(
+            [self.relabel.get(strategy, 0.0) for strategy in RelabelStrategy],
+            dtype=torch.float64,
+            device=self.device,
+        ).cumsum(0)[:-1]
+
+    def __len__(self) -> int:
+        """Number of transitions that can be sampled."""
+        return self._num_transitions
+
+    @property
+    def num_episodes(self) -> int:
+        """Number of episodes held."""
+        return len(self._episodes)
+
+    @property
+    def num_states(self) -> int:
+        """Number of rows in use, at most `capacity`."""
+        return self._num_states
+
+    @property
+    def transitions_added(self) -> int:
+        """Number of transitions ever added, evicted ones included."""
+        return self._transitions_added
+
+    def add(self, episode: GoalEpisode) -> None:
+        """Appends an episode and evicts the oldest ones as far as room is needed.
+
+        An episode that was cut before its end is stored as far as it went; only a terminal state
+        makes its last transition terminal. An episode without a step is ignored.
+
+        Raises:
+            ValueError: If the episode is longer than the whole buffer, or holds NaN or infinity.
+        """
+        steps = len(episode)
+        if steps == 0:
+            return
+        if steps + 1 > self.capacity:
+            raise ValueError(
+                f"An episode of {steps} steps does not fit in a replay with capacity "
+                f"{self.capacity}, which must be at least {steps + 1}."
+            )
+        columns = {name: getattr(episode, name) for name in self._columns}
+        for name, values in columns.items():
+            if not np.isfinite(values).all():
+                raise ValueError(f"The environment gave NaN or infinity in '{name}'.")
+
+        while self._num_states + steps + 1 > self.capacity:
+            evicted, _ = self._episodes.popleft()
+            self._num_states -= evicted + 1
+            self._num_transitions -= evicted
+
+        first = self._head
+        rows = torch.arange(first, first + steps + 1, device=self.device)
+        slots = rows % self.capacity
+        for name, values in columns.items():
+            tensor = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+            self._columns[name][slots[: len(tensor)]] = tensor.to(self.device)
+
+        entries = torch.arange(self._next_entry, self._next_entry + steps, device=self.device)
+        entries %= self.capacity
+        self._row[entries] = rows[:-1]
+        self._first[entries] = first
+        self._last[entries] = first + steps
+        self._terminated[entries] = False
+        self._terminated[entries[-1]] = episode.terminated
+
+        self._episodes.append((steps, episode.terminated))
+        self._head += steps + 1
+        self._num_states += steps + 1
+        self._next_entry += steps
+        self._num_transitions += steps
+        self._transitions_added += steps
+
+    def sample(self, batch_size: int) -> dict[str, Tensor]:
+        """Draws transitions uniformly, with replacement, and a goal for each.
+
+        Args:
+            batch_size: B.
+
+        Returns:
+            `observation`, `next_observation` (B, D), `achieved_goal`, `next_achieved_goal`, `goal`
+            (B, G), `actions` (B, A) as float32, `terminated` (B,) as bool, and `relabelled` (B,)
+            as bool: whether the goal is another than the episode's own.
+
+        Raises:
+            ValueError: If the buffer is empty.
+        """
+        if self._num_transitions == 0:
+            raise ValueError("The replay is empty: add an episode before sampling.")
+        # Double precision: a float32 fraction cannot reach every transition of a large buffer.
+        fraction = torch.rand(
+            (4, batch_size), generator=self.generator, dtype=torch.float64, device=self.device
+        )
+        entry = self._draw_entry(fraction[0])
+        row, first, last = self._row[entry], self._first[entry], self._last[entry]
+
+        strategy = torch.bucketize(fraction[1], self._thresholds, right=True)
+        goal_row = last
+        for index, name in enumerate(RelabelStrategy):
+            if self.relabel.get(name, 0.0) == 0.0:
+                continue
+            match name:
+                case RelabelStrategy.FUTURE:  # any state after this one
+                    candidate = row + 1 + (fraction[2] * (last - row)).long()
+                case RelabelStrategy.FINAL:
+                    candidate = last
+                case RelabelStrategy.EPISODE:  # any state of the episode, this one's past included
+                    candidate = first + (fraction[2] * (last - first + 1)).long()
+                case RelabelStrategy.RANDOM:  # any state that was ever reached by a step
+                    candidate = self._row[self._draw_entry(fraction[3])] + 1
+                case RelabelStrategy.OWN:
+                    continue
+            goal_row = torch.where(strategy == index, candidate, goal_row)
+        relabelled = strategy != list(RelabelStrategy).index(RelabelStrategy.OWN)
+
+        observation, achieved_goal, desired_goal, actions = self._gather(row)
+        next_observation, next_achieved_goal, _, _ = self._gather(row + 1)
+        achieved_later = self._columns["achieved_goal"].index_select(0, goal_row % self.capacity)
+        return {
+            "observation": observation,
+            "next_observation": next_observation,
+            "achieved_goal": achieved_goal,
+            "next_achieved_goal": next_achieved_goal,
+            "goal": torch.where(relabelled.unsqueeze(-1), achieved_later, desired_goal),
+            "actions": actions,
+            "terminated": self._terminated[entry],
+            "relabelled": relabelled,
+        }
+
+    def _gather(self, row: Tensor) -> tuple[Tensor, ...]:
+        states = self._states.index_select(0, row % self.capacity)
+        return torch.split(states, [values.shape[1] for values in self._columns.values()], dim=-1)
+
+    def _draw_entry(self, fraction: Tensor) -> Tensor:
+        oldest = self._next_entry - self._num_transitions
+        return (oldest + (fraction * self._num_transitions).long()) % self.capacity
+
+    def _in_order(self) -> Tensor:
+        """Slots of the states held, oldest first."""
+        rows = torch.arange(self._head - self._num_states, self._head, device=self.device)
+        return rows % self.capacity
+
+    def episodes(self) -> list[GoalEpisode]:
+        """Copies of the episodes held, oldest first."""
+        slots = self._in_order()
+        columns = {name: values[slots].cpu().numpy() for name, values in self._columns.items()}
+        episodes, start = [], 0
+        for steps, terminated in self._episodes:
+            rows = {name: values[start : start + steps + 1] for name, values in columns.items()}
+            rows["actions"] = rows["actions"][:-1]
+            episodes.append(GoalEpisode(**rows, terminated=terminated))
+            start += steps + 1
+        return episodes
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes episodes and random state to one array file, whole or not at all.
+
+        The file is NumPy's `.npz` without pickled objects; its header carries the format version.
+        """
+        path = Path(path)
+        slots = self._in_order()
+        header: dict[str, Any] = {
+            "format": "rllib_odac.GoalReplay",
+            "version": FORMAT_VERSION,
+            "transitions_added": self._transitions_added,
+            "generator_device": self.device.type,
+        }
+        arrays: dict[str, Any] = {
+            name: values[slots].cpu().numpy() for name, values in self._columns.items()
+        }
+        episodes = np.array(self._episodes, dtype=np.int64).reshape(-1, 2)
+        partial = path.with_name(path.name + ".partial")
+        with open(partial, "wb") as file:
+            np.savez(
+                file,
+                header=np.frombuffer(json.dumps(header).encode(), dtype=np.uint8),
+                episodes=episodes,
+                generator=self.generator.get_state().numpy(),
+                **arrays,
+            )
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Replaces the contents and the random state by those of a file written by `save`.
+
+        Episodes beyond this buffer's capacity are dropped, oldest first. The random state is kept
+        only between devices of one type, whose generators are alike.
+
+        Raises:
+            ValueError: If the file is no replay, of another version, damaged or of other sizes.
+        """
+        header, arrays = _read(Path(path))
+        for name, values in self._columns.items():
+            if arrays[name].shape[1:] != values.shape[1:]:
+                raise ValueError(
+                    f"The replay file {path} holds '{name}' of size {arrays[name].shape[1]}, but "
+                    f"this environment has size {values.shape[1]}."
+                )
+        self._episodes.clear()
+        self._head = self._next_entry = self._num_states = self._num_transitions = 0
+        start = 0
+        for steps, terminated in arrays["episodes"].tolist():
+            rows = {name: arrays[name][start : start + steps + 1] for name in self._columns}
+            rows["actions"] = rows["actions"][:-1]
+            self.add(GoalEpisode(**rows, terminated=bool(terminated)))
+            start += steps + 1
+        self._transitions_added = header["transitions_added"]
+        if header["generator_device"] == self.device.type:
+            self.generator.set_state(torch.from_numpy(arrays["generator"].copy()))
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        header = json.loads(arrays.pop("header").tobytes())
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{path} is no replay file, or a damaged one: {error}") from error
+    if header.get("format") != "rllib_odac.GoalReplay" or header["version"] != FORMAT_VERSION:
+        raise ValueError(
+            f"{path} is a replay of format {header.get('format')} version {header.get('version')}, "
+            f"but only rllib_odac.GoalReplay version {FORMAT_VERSION} can be read."
+        )
+    return header, arrays

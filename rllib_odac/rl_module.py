@@ -1,0 +1,228 @@
+"""The policy, critics, dynamics and normalisers of ODAC as one RLlib RLModule.
+
+The module takes the Dict observation of a goal environment as it is. RLlib's own flattening and
+filtering connectors would write changed observations back into the episodes and so break
+relabelling; normalising inside the module keeps the replay in the environment's units.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import gymnasium as gym
+import torch
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.apis import InferenceOnlyAPI
+from ray.rllib.core.rl_module.rl_module import RLModule
+from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
+from ray.rllib.utils.annotations import override
+from torch import Tensor, nn
+
+from rllib_odac.losses import LOG_2, action_prior_kl
+from rllib_odac.networks import (
+    CriticEnsemble,
+    GoalDynamics,
+    RunningNormalizer,
+    SquashedGaussianPolicy,
+)
+
+DEFAULT_MODEL_CONFIG: dict[str, Any] = {
+    "hidden": (256, 256),  # widths of the hidden layers of every network
+    "num_critics": 2,  # critics in the ensemble; their minimum is used
+    "critic_layer_norm": False,
+    "dynamics_distribution": "laplace",  # or "gaussian"
+    "dynamics_min_scale": 0.01,  # floor of the density's scale, in goal scales
+    "dynamics_background": 0.05,  # weight of the uniform background, ε
+    "learn_dynamics": True,  # False: a fixed density around φ(s), the ablation "fixed p̂_d"
+    "fixed_dynamics_scale": 0.05,  # its scale, in goal scales
+    "kl_weight": 0.05,  # or "auto": learned, from `INITIAL_KL_WEIGHT`
+}
+INITIAL_KL_WEIGHT = 0.1
+
+
+class ODACRLModule(TorchRLModule, InferenceOnlyAPI):
+    """π(a|s,g), Q_φ(s,a,g) with targets, p_ψ(φ(s')|s,a), the KL weight and input normalisers.
+
+    Forward passes take a batch whose `obs` is the dict of a goal environment, with `observation`
+    (B, D), `achieved_goal` (B, G) and `desired_goal` (B, G) in the environment's units. Actions are
+    in [−1, 1]^A, RLlib's convention for normalised actions (`normalize_actions=True`).
+    """
+
+    @override(RLModule)
+    def setup(self) -> None:
+        space: gym.spaces.Dict = self.observation_space
+        config = DEFAULT_MODEL_CONFIG | dict(self.model_config)
+        observation_dim = gym.spaces.flatdim(space["observation"])
+        self.goal_dim = gym.spaces.flatdim(space["desired_goal"])
+        self.action_dim = gym.spaces.flatdim(self.action_space)
+        hidden = tuple(config["hidden"])
+        state_dim = observation_dim + self.goal_dim
+
+        self.observation_normalizer = RunningNormalizer(observation_dim)
+        # One scale for all goal coordinates keeps distances what they are, up to the unit.
+        self.register_buffer("goal_center", torch.zeros(self.goal_dim))
+        self.register_buffer("goal_scale", torch.ones(()))
+        self.register_buffer("goal_scale_known", torch.zeros((), dtype=torch.bool))
+        self.policy = SquashedGaussianPolicy(state_dim + self.goal_dim, self.action_dim, hidden)
+        self._setup_kl_weight(config["kl_weight"])
+        if self.inference_only:
+            return
+        critic_args = (state_dim + self.goal_dim + self.action_dim, hidden)
+        critic_options = (config["num_critics"], config["critic_layer_norm"])
+        self.critic = CriticEnsemble(*critic_args, *critic_options)
+        self.target_critic = CriticEnsemble(*critic_args, *critic_options).requires_grad_(False)
+        self.target_critic.load_state_dict(self.critic.state_dict())
+        self.dynamics = GoalDynamics(
+            state_dim + self.action_dim,
+            self.goal_dim,
+            hidden,
+            distribution=config["dynamics_distribution"],
+            min_scale=config["dynamics_min_scale"],
+            background=config["dynamics_background"],
+            learned=config["learn_dynamics"],
+            fixed_scale=config["fixed_dynamics_scale"],
+        )
+
+    def _setup_kl_weight(self, kl_weight: float | str) -> None:
+        if isinstance(kl_weight, str):  # "auto"
+            self.log_kl_weight = nn.Parameter(torch.tensor(math.log(INITIAL_KL_WEIGHT)))
+        else:  # a constant: DDP wants no parameter that takes no part in the loss
+            log_kl_weight = math.log(kl_weight) if kl_weight > 0 else -math.inf
+            self.register_buffer("log_kl_weight", torch.tensor(log_kl_weight))
+
+    @override(InferenceOnlyAPI)
+    def get_non_inference_attributes(self) -> list[str]:
+        return ["critic", "target_critic", "dynamics"]
+
+    # Inputs ---------------------------------------------------------------------------------------
+
+    def set_goal_units(self, center: Tensor, scale: float) -> None:
+        """Sets the point and the unit, in the task's own, that goals are measured from and in."""
+        self.goal_center.copy_(center)
+        self.goal_scale.fill_(scale)
+        self.goal_scale_known.fill_(True)
+
+    @property
+    def trivial_distance(self) -> Tensor:
+        """Distance below which a goal counts as where one already is, in the task's units."""
+        return self.goal_scale * math.exp(self.dynamics.log_min_scale)
+
+    def normalize_goal(self, goal: Tensor) -> Tensor:
+        """Goals (..., G) in goal scales around the centre of those seen."""
+        return (goal - self.goal_center) / self.goal_scale
+
+    def policy_inputs(self, observation: Tensor, achieved_goal: Tensor, goal: Tensor) -> Tensor:
+        """(B, D + 2G) normalised observation, goal, and the way from the achieved goal to it."""
+        way = (goal - achieved_goal) / self.goal_scale
+        clip = self.observation_normalizer.clip
+        return torch.cat(
+            [
+                self.observation_normalizer(observation),
+                self.normalize_goal(goal).clamp(-clip, clip),
+                way.clamp(-clip, clip),
+            ],
+            dim=-1,
+        )
+
+    def dynamics_inputs(
+        self, observation: Tensor, achieved_goal: Tensor, actions: Tensor
+    ) -> Tensor:
+        """(B, D + G + A) normalised state and action; the goal has no part in the dynamics."""
+        clip = self.observation_normalizer.clip
+        return torch.cat(
+            [
+                self.observation_normalizer(observation),
+                self.normalize_goal(achieved_goal).clamp(-clip, clip),
+                actions,
+            ],
+            dim=-1,
+        )
+
+    # Acting ---------------------------------------------------------------------------------------
+
+    @override(TorchRLModule)
+    def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Deterministic actions: the squashed mean, always inside the bounds."""
+        with torch.no_grad():
+            mean, _ = self.policy(self._inputs_of(batch))
+            return {Columns.ACTIONS: torch.tanh(mean)}
+
+    @override(TorchRLModule)
+    def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Sampled actions; `batch["noise"]` (B, A) may bring the standard normal noise along."""
+        with torch.no_grad():
+            inputs = self._inputs_of(batch)
+            noise = batch.get("noise")
+            if noise is None:
+                noise = torch.randn(len(inputs), self.action_dim, device=inputs.device)
+            actions, log_prob = self.policy.sample(inputs, noise)
+            return {Columns.ACTIONS: actions, Columns.ACTION_LOGP: log_prob}
+
+    def _inputs_of(self, batch: dict[str, Any]) -> Tensor:
+        obs = {name: value.float() for name, value in batch[Columns.OBS].items()}
+        return self.policy_inputs(obs["observation"], obs["achieved_goal"], obs["desired_goal"])
+
+    # Learning -------------------------------------------------------------------------------------
+
+    @override(TorchRLModule)
+    def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
+        """Every network pass of one update, each made once.
+
+        Args:
+            batch: What `GoalReplay.sample` gives, with `noise` (2, B, A) for the actions at s
+                and at s'.
+
+        Returns:
+            (B,) tensors unless said otherwise:
+            `q_values` (E, B) of the replayed actions; `policy_q`, `policy_kl` of fresh actions at
+            s, differentiable to the policy alone; `next_q`, `next_kl` of fresh actions at s' from
+            the target critics, constant; `log_prob_next` of φ(s'), differentiable; `log_prob_goal`
+            of the goal, constant; `log_kl_weight` ().
+        """
+        observation, achieved = batch["observation"], batch["achieved_goal"]
+        goal, actions = batch["goal"], batch["actions"]
+        noise, next_noise = batch["noise"]
+
+        with torch.no_grad():
+            next_inputs = self.policy_inputs(
+                batch["next_observation"], batch["next_achieved_goal"], goal
+            )
+            next_actions, next_log_prob = self.policy.sample(next_inputs, next_noise)
+            next_q = self.target_critic(torch.cat([next_inputs, next_actions], dim=-1))
+            inputs = self.policy_inputs(observation, achieved, goal)
+
+        policy_actions, log_prob = self.policy.sample(inputs, noise)
+        policy_q = self.critic(torch.cat([inputs, policy_actions], dim=-1), frozen=True)
+        q_values = self.critic(torch.cat([inputs, actions], dim=-1))
+
+        displacement, log_scale = self.dynamics(
+            self.dynamics_inputs(observation, achieved, actions)
+        )
+        moved = (batch["next_achieved_goal"] - achieved) / self.goal_scale
+        wanted = (goal - achieved) / self.goal_scale
+        with torch.no_grad():
+            log_prob_goal = self.dynamics.log_prob(wanted - displacement, log_scale)
+        return {
+            "q_values": q_values,
+            "policy_q": policy_q.amin(0),
+            "policy_kl": action_prior_kl(log_prob, policy_actions),
+            "next_q": next_q.amin(0),
+            "next_kl": action_prior_kl(next_log_prob, next_actions),
+            "log_prob_next": self.dynamics.log_prob(moved - displacement, log_scale),
+            "log_prob_goal": log_prob_goal,
+            "log_scale": log_scale.detach(),
+            "log_kl_weight": self.log_kl_weight,
+        }
+
+    @property
+    def target_kl(self) -> float:
+        """KL to the uniform action prior that a policy of entropy −A nats has."""
+        return self.action_dim * (1 + LOG_2)
+
+    @torch.no_grad()
+    def update_targets(self, tau: float) -> None:
+        """Polyak averaging of the target critics towards the critics."""
+        torch._foreach_lerp_(
+            list(self.target_critic.parameters()), list(self.critic.parameters()), tau
+        )

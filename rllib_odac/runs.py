@@ -1,0 +1,298 @@
+"""A training run in a directory: what `odac train` does, for Python users too.
+
+config.json          what was asked for
+progress.csv         one row an iteration
+checkpoints/         the newest whole checkpoints, named by environment steps
+checkpoint_final/    the last one
+learning_curve.png   success and distance over steps
+summary.json         the figures at the end, versions and seed
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from rllib_odac.algorithm import ODAC
+    from rllib_odac.config import ODACConfig
+
+FIGURES = ("success_rate", "final_distance", "normalized_distance")
+LEARNING = (
+    "critic_loss", "policy_loss", "dynamics_loss", "temperature_loss", "q_value", "reward",
+    "discount", "discount_kl", "log_prob_goal", "log_prob_next", "dynamics_scale", "kl_weight",
+    "policy_kl", "trivial_goal_share",
+)  # fmt: skip
+PROGRESS_COLUMNS = ("iteration", "env_steps", "updates", "wall_s", *FIGURES, *LEARNING)
+STEPS_PAST_THE_END = 100  # a run ends at most so many environment steps past its budget
+CHECKPOINTS_KEPT = 2
+
+
+@dataclass
+class RunSpec:
+    """What a run is: everything that decides its result.
+
+    Attributes:
+        env: Environment id.
+        objective: Name of the objective.
+        steps: Environment steps to train for.
+        seed: Seed of networks, exploration, replay and environments.
+        settings: Further fields of `ODACConfig`, by name.
+        num_env_runners: Remote env runners; 0 collects in the driver's process.
+        num_learners: Remote learners; 0 learns in the driver's process.
+        stop_success: Stop early once this success rate is reached in an evaluation.
+        steps_per_iteration: Environment steps between two rows of progress.
+        evaluation_episodes: Episodes of each evaluation but the last.
+        final_episodes: Episodes of the last evaluation.
+        checkpoint_every: Environment steps between two checkpoints.
+    """
+
+    env: str
+    objective: str = "odac"
+    steps: int = 100_000
+    seed: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
+    num_env_runners: int = 0
+    num_learners: int = 0
+    stop_success: float | None = None
+    steps_per_iteration: int = 1000
+    evaluation_episodes: int = 20
+    final_episodes: int = 100
+    checkpoint_every: int = 1000
+
+    def config(self) -> ODACConfig:
+        """The validated configuration of this run.
+
+        Raises:
+            ValueError: With one sentence on the first setting that is wrong.
+        """
+        from rllib_odac.config import ODACConfig
+
+        for name in ("steps", "steps_per_iteration", "evaluation_episodes", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1.")
+        for name in ("seed", "num_env_runners", "num_learners"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 0.")
+        if self.stop_success is not None and not 0 < self.stop_success <= 1:
+            raise ValueError(f"stop_success is {self.stop_success}, but must be in (0, 1].")
+        config: ODACConfig = (
+            ODACConfig()
+            .environment(self.env)
+            .training(objective=self.objective)
+            .env_runners(num_env_runners=self.num_env_runners)
+            .learners(num_learners=self.num_learners)
+            .evaluation(evaluation_duration=self.evaluation_episodes)
+            .reporting(min_sample_timesteps_per_iteration=self.steps_per_iteration)
+            .debugging(seed=self.seed, log_level="ERROR")
+        )
+        config.apply_settings(self.settings)
+        environments = max(1, self.num_env_runners) * config.num_envs_per_env_runner
+        if environments > STEPS_PAST_THE_END:
+            raise ValueError(
+                f"num_env_runners × num_envs_per_env_runner is {environments}, but must be at most "
+                f"{STEPS_PAST_THE_END}, so that a run ends within so many steps of its budget."
+            )
+        fragment = min(config.rollout_fragment_length, STEPS_PAST_THE_END // environments)
+        config.env_runners(rollout_fragment_length=fragment)
+        config.validate()
+        return config
+
+
+class Run:
+    """A training run bound to its directory.
+
+    Args:
+        spec: What to run.
+        out: The run's directory.
+        resume: Go on from the newest whole checkpoint in the directory, if there is one.
+        on_row: Called with each new row of progress.
+
+    Raises:
+        ValueError: If the directory holds another run, or this one and `resume` is not set.
+    """
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        out: str | os.PathLike[str],
+        resume: bool = False,
+        on_row: Callable[[Mapping[str, Any]], None] = lambda row: None,
+    ) -> None:
+        self.spec = spec
+        self.out = Path(out).absolute()
+        self.resume = resume
+        self.on_row = on_row
+        self.rows: list[dict[str, Any]] = []
+        self._check_directory()
+
+    @property
+    def finished(self) -> dict[str, Any] | None:
+        """The summary, if the run has ended as far as its specification asks for."""
+        path = self.out / "summary.json"
+        if not path.exists():
+            return None
+        summary: dict[str, Any] = json.loads(path.read_text())
+        stop = self.spec.stop_success
+        solved = stop is not None and summary["success_rate"] >= stop
+        return summary if summary["env_steps"] >= self.spec.steps or solved else None
+
+    def train(self) -> dict[str, Any]:
+        """Trains to the end and returns the summary.
+
+        Returns:
+            What `summary.json` holds.
+        """
+        if (summary := self.finished) is not None:
+            return summary
+        config = self.spec.config()
+        self.out.mkdir(parents=True, exist_ok=True)
+        _write_json(self.out / "config.json", asdict(self.spec))
+        algorithm = config.build_algo()
+        try:
+            self._restore(algorithm)
+            self._train(algorithm)
+            return self._finish(algorithm)
+        finally:
+            algorithm.stop()
+
+    def _train(self, algorithm: ODAC) -> None:
+        start = time.perf_counter() - (self.rows[-1]["wall_s"] if self.rows else 0.0)
+        saved = algorithm.env_steps
+        while algorithm.env_steps < self.spec.steps:
+            left = self.spec.steps - algorithm.env_steps
+            algorithm.shorten_iteration(min(left, self.spec.steps_per_iteration))
+            result = algorithm.train()
+            row = self._row(algorithm, result)
+            solved = self._is_solved(row["success_rate"])
+            if solved or algorithm.env_steps >= self.spec.steps:
+                # The last figures are those of the thorough evaluation.
+                row |= algorithm.evaluate_held_out(self.spec.final_episodes)
+                solved = self._is_solved(row["success_rate"])
+            row["wall_s"] = round(time.perf_counter() - start, 2)
+            self.rows.append({name: row.get(name) for name in PROGRESS_COLUMNS})
+            self._write_progress()
+            self.on_row(self.rows[-1])
+            if solved:
+                return
+            if algorithm.env_steps - saved >= self.spec.checkpoint_every:
+                self._checkpoint(algorithm, self._checkpoint_path(algorithm.env_steps))
+                saved = algorithm.env_steps
+
+    def _is_solved(self, success_rate: float) -> bool:
+        return self.spec.stop_success is not None and success_rate >= self.spec.stop_success
+
+    def _row(self, algorithm: ODAC, result: Mapping[str, Any]) -> dict[str, Any]:
+        learned = result["learners"].get("default_policy", {})
+        evaluated = result["evaluation"]["env_runners"]
+        return {
+            "iteration": algorithm.iteration,
+            "env_steps": algorithm.env_steps,
+            "updates": algorithm.updates,
+            **{name: float(evaluated[name]) for name in FIGURES},
+            **{name: float(learned[name]) for name in LEARNING if name in learned},
+        }
+
+    def _finish(self, algorithm: ODAC) -> dict[str, Any]:
+        from rllib_odac.evaluation.plots import plot_learning_curve
+
+        self._checkpoint(algorithm, self.out / "checkpoint_final")
+        plot_learning_curve(
+            pd.DataFrame(self.rows),
+            self.out / "learning_curve.png",
+            f"{self.spec.objective} on {self.spec.env}, seed {self.spec.seed}",
+        )
+        summary = self.rows[-1] | {
+            "env": self.spec.env,
+            "objective": self.spec.objective,
+            "seed": self.spec.seed,
+            "evaluation_episodes": self.spec.final_episodes,
+            "versions": {
+                name: version(name)
+                for name in ("rllib-odac", "ray", "torch", "gymnasium", "mujoco", "numpy")
+            }
+            | {"python": platform.python_version()},
+        }
+        _write_json(self.out / "summary.json", summary)
+        return summary
+
+    # Checkpoints and resuming ---------------------------------------------------------------------
+
+    def _checkpoint_path(self, env_steps: int) -> Path:
+        return self.out / "checkpoints" / f"step_{env_steps:09d}"
+
+    def _checkpoint(self, algorithm: ODAC, path: Path) -> None:
+        """Saves to a partial directory and renames it: a checkpoint is whole or absent."""
+        partial = path.with_name(path.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        algorithm.save_to_path(str(partial))
+        shutil.rmtree(path, ignore_errors=True)
+        partial.rename(path)
+        if path.parent.name == "checkpoints":
+            for old in sorted(path.parent.glob("step_*[0-9]"))[:-CHECKPOINTS_KEPT]:
+                shutil.rmtree(old)
+
+    def _whole_checkpoints(self) -> list[Path]:
+        """Checkpoints, oldest first."""
+        found = sorted((self.out / "checkpoints").glob("step_*[0-9]"))
+        final = self.out / "checkpoint_final"
+        return [*found, final] if final.is_dir() else found
+
+    def _restore(self, algorithm: ODAC) -> None:
+        checkpoints = self._whole_checkpoints()
+        if checkpoints:
+            algorithm.restore_from_path(str(checkpoints[-1]))
+            progress = pd.read_csv(self.out / "progress.csv")
+            kept = progress[progress["env_steps"] <= algorithm.env_steps]
+            self.rows = [
+                {str(name): value for name, value in row.items() if not pd.isna(value)}
+                for row in kept.to_dict("records")
+            ]
+        self._write_progress()
+
+    def _write_progress(self) -> None:
+        partial = self.out / "progress.csv.partial"
+        pd.DataFrame(self.rows, columns=list(PROGRESS_COLUMNS)).to_csv(partial, index=False)
+        os.replace(partial, self.out / "progress.csv")
+
+    def _check_directory(self) -> None:
+        path = self.out / "config.json"
+        if self.out.exists() and not self.out.is_dir():
+            raise ValueError(f"out is '{self.out}', which is a file; it must be a directory.")
+        if not path.exists():
+            if self.out.is_dir() and any(self.out.iterdir()):
+                raise ValueError(
+                    f"out is '{self.out}', which holds other files; it must be empty, new, or a "
+                    "run to resume."
+                )
+            return
+        stored, wanted = json.loads(path.read_text()), asdict(self.spec)
+        if not self.resume:
+            raise ValueError(
+                f"out is '{self.out}', which holds a run of {stored['env']} already; give another "
+                "directory, or --resume to go on with it."
+            )
+        may_change = {"steps", "stop_success", "num_env_runners", "num_learners"}
+        for name in stored.keys() - may_change:
+            if stored[name] != wanted.get(name):
+                raise ValueError(
+                    f"{name} is {wanted.get(name)!r}, but the run in '{self.out}' has "
+                    f"{stored[name]!r}; resume it with that or give another directory."
+                )
+
+
+def _write_json(path: Path, content: Any) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(partial, path)
