@@ -25,6 +25,7 @@ from rllib_odac.evaluation.evaluate import evaluate_episodes, summarize
 from rllib_odac.learner import ODACTorchLearner
 
 ALGORITHM_STATE = "odac"
+MANIFEST = "odac.json"
 REPLAY_DIRECTORY = "replay"
 
 
@@ -138,24 +139,42 @@ class ODAC(Algorithm):
         directory = Path(path) / REPLAY_DIRECTORY
         directory.mkdir(exist_ok=True)
         results = self.learner_group.foreach_learner(_save_replay, directory=str(directory))
-        shards = [result.get() for result in results]
-        (directory / "manifest.json").write_text(json.dumps({"version": 1, "shards": shards}))
+        manifest = self._signature() | {
+            "version": 1,
+            "env_steps": self.env_steps,
+            "updates": self.updates,
+            "replay_shards": [result.get() for result in results],
+        }
+        (Path(path) / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
         return path
+
+    def _signature(self) -> dict[str, Any]:
+        """What a checkpoint must have in common with the algorithm that it is restored into."""
+        observation, action = self.spaces[DEFAULT_MODULE_ID]
+        sizes = {name: list(space.shape) for name, space in observation.spaces.items()}
+        return {"env": str(self.config.env), "spaces": sizes | {"actions": list(action.shape)}}
 
     @override(Algorithm)
     def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
+        file = Path(path) / MANIFEST
+        manifest = json.loads(file.read_text()) if file.is_file() else None
+        if manifest is not None:
+            for name, ours in self._signature().items():
+                if manifest[name] != ours:
+                    raise ValueError(
+                        f"The checkpoint '{path}' is of {manifest[name]!r}, but this is {ours!r}; "
+                        "restore it into an algorithm for the same environment."
+                    )
         for group in (self.env_runner_group, self.eval_env_runner_group):
             if group is not None:
                 group.foreach_env_runner(lambda runner: runner.forget_weights_version())
         self.env_runner_group.foreach_env_runner(lambda runner: runner.drop_open_episodes())
         super().restore_from_path(path, *args, **kwargs)
-        directory = Path(path) / REPLAY_DIRECTORY
-        if kwargs.get("component") is None and directory.is_dir():
-            manifest = json.loads((directory / "manifest.json").read_text())
+        if manifest is not None:
             results = self.learner_group.foreach_learner(
                 _load_replay,
-                directory=str(directory),
-                shards=manifest["shards"],
+                directory=str(Path(path) / REPLAY_DIRECTORY),
+                shards=manifest["replay_shards"],
                 num_learners=max(1, self.config.num_learners),
             )
             for result in results:

@@ -57,9 +57,7 @@ class ODACConfig(AlgorithmConfig):
         self.kl_weight: float | str = 0.05  # weight of KL(π‖p); "auto": by a target entropy of −A
 
         # Networks and updates.
-        self.num_threads = (
-            1  # of PyTorch in each process; small networks gain nothing from more
-        )
+        self.num_threads = 1  # of PyTorch in each process; small networks gain nothing from more
         self.hidden: tuple[int, ...] = (256, 256)  # hidden layers of every network
         self.num_critics = 2
         self.critic_layer_norm = False
@@ -165,9 +163,11 @@ class ODACConfig(AlgorithmConfig):
         Raises:
             ValueError: If there is no setting of that name.
         """
+        known = {name for name in vars(self) if not name.startswith("_")}
+        known.add("train_batch_size_per_learner")  # a property of RLlib's
         for name, value in settings.items():
-            if name.startswith("_") or name not in vars(self):
-                near = difflib.get_close_matches(name, vars(self), n=3)
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=3)
                 hint = f"; did you mean {' or '.join(near)}?" if near else "."
                 raise ValueError(f"There is no setting '{name}'{hint}")
             setattr(self, name, value)

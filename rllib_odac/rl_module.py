@@ -95,6 +95,23 @@ class ODACRLModule(TorchRLModule, InferenceOnlyAPI):
     def get_non_inference_attributes(self) -> list[str]:
         return ["critic", "target_critic", "dynamics"]
 
+    # RLlib halves float64 on the way out and in; the normaliser's sums need every digit.
+
+    @override(TorchRLModule)
+    def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        state = super().get_state(*args, **kwargs)
+        for name, buffer in self.named_buffers():
+            if buffer.dtype == torch.float64 and name in state:
+                state[name] = buffer.cpu().numpy().copy()
+        return state
+
+    @override(TorchRLModule)
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state(state)
+        for name, buffer in self.named_buffers():
+            if buffer.dtype == torch.float64 and name in state:
+                buffer.copy_(torch.as_tensor(state[name]))
+
     # Inputs ---------------------------------------------------------------------------------------
 
     def set_goal_units(self, center: Tensor, scale: float) -> None:

@@ -1,0 +1,40 @@
+"""Shared fixtures: one small Ray cluster a session, and threads set before PyTorch is imported."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def ray_cluster():
+    """A local Ray with more CPUs than the machine may have, so that every actor finds a place."""
+    import ray
+
+    ray.init(num_cpus=6, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    yield
+    ray.shutdown()
+
+
+def small_config(env: str = "odac/Box2D-v0", **settings):
+    """A configuration that trains in seconds."""
+    from rllib_odac import ODACConfig
+
+    defaults = {
+        "hidden": (32, 32),
+        "train_batch_size_per_learner": 32,
+        "num_steps_before_learning": 200,
+        "num_initial_random_steps": 200,
+        "updates_per_env_step": 0.1,
+        "num_envs_per_env_runner": 4,
+        "evaluation_duration": 4,
+        "min_sample_timesteps_per_iteration": 400,
+        "replay_capacity": 5000,
+    }
+    config = ODACConfig().environment(env).debugging(seed=0, log_level="ERROR")
+    return config.apply_settings(defaults | settings)

@@ -1,0 +1,96 @@
+"""Bad settings and environments: one sentence that names the key, the value and what is allowed."""
+
+from __future__ import annotations
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from rllib_odac import ODACConfig
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("prior_discount", 1.0, "prior_discount is 1.0, but must be a number strictly between"),
+        ("max_discount", 1.5, "max_discount is 1.5, but must be .* or None"),
+        ("tau", 0, r"tau is 0, but must be a number in \(0, 1\]"),
+        ("kl_weight", -0.1, 'kl_weight is -0.1, but must be a number of at least 0, or "auto"'),
+        ("kl_weight", "automatic", "kl_weight is 'automatic'"),
+        ("goal_scale", 0, "goal_scale is 0, but must be a positive number"),
+        ("replay_capacity", -5, "replay_capacity is -5, but must be a whole number of at least 1"),
+        ("replay_capacity", 1e6, "replay_capacity is 1000000.0, but must be a whole number"),
+        ("train_batch_size_per_learner", 0, "train_batch_size_per_learner is 0"),
+        ("updates_per_env_step", float("nan"), "updates_per_env_step is nan"),
+        ("random_action_share", 2, r"random_action_share is 2, but must be a number in \[0, 1\]"),
+        ("hidden", [], r"hidden is \[\], but must be a non-empty list"),
+        ("hidden", "256", "hidden is '256'"),
+        ("learn_discount", "yes", "learn_discount is 'yes', but must be True or False"),
+        ("dynamics_distribution", "cauchy", 'must be "laplace" or "gaussian"'),
+        ("relabel", {"future": 0.8, "own": 0.3}, "sum to 1.1, but must sum to 1"),
+        ("relabel", {"future": 1.5, "own": -0.5}, r"relabel\['future'\] is 1.5"),
+        ("relabel", "future", "relabel is 'future', but must be a mapping"),
+        ("objective", "her2", "objective is 'her2', but must be one of"),
+    ],
+)
+def test_bad_setting(name, value, sentence):
+    config = ODACConfig().environment("odac/Box2D-v0").training(**{name: value})
+    with pytest.raises(ValueError, match=sentence) as info:
+        config.validate()
+    assert "\n" not in str(info.value)
+
+
+def test_unknown_setting_is_answered_with_near_ones():
+    with pytest.raises(ValueError, match="no setting 'prior_discont'; did you mean prior_discount"):
+        ODACConfig().apply_settings({"prior_discont": 0.9})
+
+
+class Discrete(gym.Env):
+    """A goal environment with discrete actions."""
+
+    action_space = gym.spaces.Discrete(3)
+    observation_space = gym.spaces.Dict(
+        {
+            name: gym.spaces.Box(-1, 1, (2,), np.float32)
+            for name in ("observation", "achieved_goal", "desired_goal")
+        }
+    )
+
+    def __init__(self, settings=None):
+        pass
+
+
+class MismatchedGoals(Discrete):
+    """Goals of two shapes."""
+
+    action_space = gym.spaces.Box(-1, 1, (2,), np.float32)
+    observation_space = gym.spaces.Dict(
+        Discrete.observation_space.spaces | {"desired_goal": gym.spaces.Box(-1, 1, (3,))}
+    )
+
+
+@pytest.mark.parametrize(
+    ("env", "sentence"),
+    [
+        ("FetchReech-v4", "no environment 'FetchReech-v4'; did you mean FetchReach-v4"),
+        ("CartPole-v1", "CartPole-v1 carries no goals"),
+        (Discrete, "has Discrete actions, but ODAC needs continuous ones"),
+        (MismatchedGoals, r"'achieved_goal' is \(2,\) and 'desired_goal' is \(3,\)"),
+    ],
+)
+def test_bad_environment(env, sentence):
+    with pytest.raises(ValueError, match=sentence) as info:
+        ODACConfig().environment(env).validate()
+    assert "\n" not in str(info.value)
+
+
+def test_chained_sections_are_rllibs_own():
+    config = (
+        ODACConfig()
+        .environment("odac/Box2D-v0")
+        .training(prior_discount=0.9, lr=3e-4, relabel={"future": 1.0})
+        .env_runners(num_env_runners=2)
+    )
+    config.validate()
+    assert (config.prior_discount, config.lr, config.num_env_runners) == (0.9, 3e-4, 2)
+    assert config.build_objective().prior_discount == 0.9

@@ -1,0 +1,135 @@
+"""Networks: densities integrate to one and keep their bounds, batched critics, normalisers."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rllib_odac.networks import (
+    CriticEnsemble,
+    GoalDynamics,
+    RunningNormalizer,
+    SquashedGaussianPolicy,
+)
+
+
+@pytest.mark.parametrize("distribution", ["laplace", "gaussian"])
+@pytest.mark.parametrize("background", [0.0, 0.05])
+def test_density_integrates_to_one_over_the_goal_space(distribution, background):
+    dynamics = GoalDynamics(3, 2, (8,), distribution, background=background)
+    axis = torch.linspace(-1, 1, 2001, dtype=torch.float64)  # the cube of the background
+    cell = float(axis[1] - axis[0]) ** 2
+    points = torch.cartesian_prod(axis, axis)
+    log_scale = torch.tensor([math.log(0.05), math.log(0.08)], dtype=torch.float64)
+    total = dynamics.log_prob(points, log_scale.expand_as(points)).exp().sum() * cell
+    assert abs(total - 1) < 2e-3
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(-1e4, 1e4), st.floats(-1e4, 1e4), st.floats(-10, 10), st.sampled_from([0.0, 0.05]))
+def test_density_stays_between_its_bounds(x, y, raw_scale, background):
+    dynamics = GoalDynamics(3, 2, (8,), background=background)
+    delta = torch.tensor([[x, y], [0.0, 0.0]])
+    log_scale = dynamics.log_min_scale * torch.sigmoid(torch.full((2, 2), raw_scale))
+    log_prob = dynamics.log_prob(delta, log_scale)
+    assert torch.isfinite(log_prob).all()
+    assert (log_prob <= dynamics.max_log_prob + 1e-5).all()
+    if background:
+        assert (log_prob >= math.log(background) - 2 * math.log(2) - 1e-5).all()
+
+
+def test_largest_density_is_reached_at_the_floor():
+    dynamics = GoalDynamics(3, 2, (8,), min_scale=0.01, background=0.05)
+    log_prob = dynamics.log_prob(torch.zeros(1, 2), torch.full((1, 2), math.log(0.01)))
+    assert float(log_prob) == pytest.approx(dynamics.max_log_prob, abs=1e-5)
+
+
+def test_fixed_dynamics_stay_at_the_achieved_goal():
+    dynamics = GoalDynamics(3, 2, (8,), learned=False, fixed_scale=0.05)
+    displacement, log_scale = dynamics(torch.randn(4, 3))
+    assert not list(dynamics.parameters())
+    assert (displacement == 0).all()
+    assert torch.allclose(log_scale, torch.tensor(math.log(0.05)))
+
+
+def test_dynamics_learn_a_displacement_and_its_spread():
+    torch.manual_seed(0)
+    dynamics = GoalDynamics(2, 2, (32,), background=0.05)
+    optimizer = torch.optim.Adam(dynamics.parameters(), lr=1e-2)
+    for _ in range(600):
+        inputs = torch.rand(256, 2) * 2 - 1
+        noise = torch.distributions.Laplace(0.0, 0.05).sample((256, 2))
+        displacement, log_scale = dynamics(inputs)
+        loss = -dynamics.log_prob(0.3 * inputs + noise - displacement, log_scale).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    displacement, log_scale = dynamics(torch.tensor([[0.5, -0.5]]))
+    assert torch.allclose(displacement, torch.tensor([[0.15, -0.15]]), atol=0.02)
+    assert torch.allclose(log_scale.exp(), torch.tensor(0.05), atol=0.015)
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_ensemble_equals_its_members_one_by_one(layer_norm):
+    critic = CriticEnsemble(5, (16, 16), num_critics=3, layer_norm=layer_norm)
+    inputs = torch.randn(7, 5)
+    values = critic(inputs)
+    assert values.shape == (3, 7)
+    for member in range(3):
+        hidden = inputs
+        for index, (weight, bias) in enumerate(zip(critic.weights, critic.biases, strict=True)):
+            hidden = hidden @ weight[member] + bias[member]
+            if index < 2:
+                if layer_norm:
+                    hidden = torch.nn.functional.layer_norm(hidden, (16,))
+                hidden = hidden.relu()
+        assert torch.allclose(values[member], hidden.squeeze(-1), atol=1e-5)
+
+
+def test_frozen_critic_passes_gradients_to_its_inputs_only():
+    critic = CriticEnsemble(5, (16,))
+    inputs = torch.randn(7, 5, requires_grad=True)
+    critic(inputs, frozen=True).sum().backward()
+    assert inputs.grad is not None
+    assert all(parameter.grad is None for parameter in critic.parameters())
+
+
+def test_policy_log_probability_is_that_of_the_squashed_gaussian():
+    policy = SquashedGaussianPolicy(3, 2, (8,))
+    inputs, noise = torch.randn(50, 3), torch.randn(50, 2)
+    actions, log_prob = policy.sample(inputs, noise)
+    mean, log_std = policy(inputs)
+    normal = torch.distributions.Normal(mean.double(), log_std.double().exp())
+    raw = mean.double() + log_std.double().exp() * noise
+    expected = (normal.log_prob(raw) - torch.log1p(-(torch.tanh(raw) ** 2))).sum(-1)
+    assert torch.allclose(log_prob.double(), expected, atol=1e-4)
+    assert (actions.abs() <= 1).all()
+
+
+def test_policy_is_finite_far_out():
+    policy = SquashedGaussianPolicy(1, 1, (4,))
+    inputs = torch.full((3, 1), 1e6)
+    actions, log_prob = policy.sample(inputs, torch.tensor([[-8.0], [0.0], [8.0]]))
+    log_prob.sum().backward()
+    assert torch.isfinite(log_prob).all()
+    assert (actions.abs() <= 1).all()
+    assert all(torch.isfinite(p.grad).all() for p in policy.parameters())
+
+
+def test_normalizer_agrees_with_the_whole_stream():
+    torch.manual_seed(0)
+    values = torch.randn(1000, 3) * torch.tensor([1.0, 5.0, 0.0]) + torch.tensor([0.0, 100.0, 7.0])
+    normalizer = RunningNormalizer(3)
+    for part in values.split(137):
+        normalizer.update(part)
+    assert torch.allclose(normalizer.mean, values.mean(0), atol=1e-3)
+    assert torch.allclose(normalizer.std[:2], values.std(0, correction=0)[:2], rtol=1e-4)
+    assert float(normalizer.std[2]) == 1  # a constant feature is left as it is
+    assert normalizer(torch.full((1, 3), 1e9)).max() == normalizer.clip
+    copy = RunningNormalizer(3)
+    copy.load_state_dict(normalizer.state_dict())
+    assert torch.equal(copy(values), normalizer(values))

@@ -1,0 +1,71 @@
+"""The outcome-driven objective and its ablations against hand-computed backups."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from rllib_odac.losses import bellman_target, soft_bellman_target
+from rllib_odac.objectives import ODACObjective, make_objective
+
+
+def make_batch(log_prob_goal, terminated=False):
+    log_prob_goal = torch.tensor(log_prob_goal)
+    return {
+        "log_prob_goal": log_prob_goal,
+        "terminated": torch.full_like(log_prob_goal, terminated, dtype=torch.bool),
+    }
+
+
+def target_of(objective, batch, next_value):
+    backup = objective.backup(batch, next_value)
+    return bellman_target(backup.reward, backup.discount, next_value)
+
+
+def test_learned_discount_gives_the_soft_backup():
+    log_prob, next_value = [-30.0, 0.0, 11.0, 5.0], torch.tensor([4.0, 4.0, 4.0, 5.0])
+    objective = ODACObjective(prior_discount=0.9)
+    expected = soft_bellman_target(torch.tensor(log_prob), next_value, 0.9)
+    assert torch.allclose(target_of(objective, make_batch(log_prob), next_value), expected)
+
+
+def test_fixed_discount_is_the_prior():
+    objective = ODACObjective(prior_discount=0.9, learn_discount=False)
+    backup = objective.backup(make_batch([-3.0]), torch.tensor([2.0]))
+    assert float(backup.discount) == pytest.approx(0.9)
+    assert float(backup.reward) == pytest.approx(0.1 * -3.0, abs=1e-6)
+
+
+def test_limited_discount_is_a_lower_bound_of_the_free_one():
+    batch, next_value = make_batch([-30.0, -5.0, 8.0]), torch.tensor([5.0, 5.0, 5.0])
+    free = ODACObjective(prior_discount=0.99)
+    limited = ODACObjective(prior_discount=0.99, max_discount=0.9)
+    assert (limited.backup(batch, next_value).discount <= 0.9 + 1e-6).all()
+    free_target, limited_target = (target_of(o, batch, next_value) for o in (free, limited))
+    assert (limited_target <= free_target + 1e-5).all()
+    assert float(limited_target[2]) == pytest.approx(float(free_target[2]), abs=1e-5)
+
+
+@pytest.mark.parametrize("learn_discount", [True, False])
+@pytest.mark.parametrize("max_discount", [None, 0.9])
+def test_nothing_follows_a_terminal_state(learn_discount, max_discount):
+    objective = ODACObjective(0.95, learn_discount, max_discount)
+    batch, next_value = make_batch([-2.0], terminated=True), torch.tensor([123.0])
+    backup = objective.backup(batch, next_value)
+    assert float(backup.discount) == 0
+    assert float(backup.reward) == pytest.approx(-2.0 + math.log(0.05), abs=1e-5)
+
+
+def test_values_cannot_exceed_the_densitys_maximum():
+    objective = ODACObjective(0.95)
+    _, high = objective.value_bounds(7.0)
+    targets = target_of(objective, make_batch([7.0, -5.0, 7.0]), torch.tensor([7.0, 7.0, -50.0]))
+    assert high == 7.0
+    assert (targets <= high + 1e-6).all()
+
+
+def test_unknown_objective_is_refused_by_name():
+    with pytest.raises(ValueError, match=r"objective is 'hers', but must be one of \['odac'"):
+        make_objective("hers")

@@ -1,0 +1,178 @@
+"""The replay: invariants under any sequence of adds, relabelling strategies, files."""
+
+from __future__ import annotations
+
+import collections
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rllib_odac.replay import GoalEpisode, GoalReplay
+
+MIXED = {"future": 0.4, "final": 0.1, "episode": 0.1, "random": 0.2, "own": 0.2}
+
+
+def make_replay(capacity=100, relabel=None, seed=0):
+    return GoalReplay(capacity, 3, 2, 2, relabel or MIXED, seed=seed)
+
+
+def check_batch(batch, alive):
+    """Each number of `make_episode`'s episodes tells where it comes from."""
+    number, time = batch["observation"][:, 0], batch["observation"][:, 1]
+    assert set(number.int().tolist()) <= alive
+    assert torch.equal(batch["next_observation"][:, 0], number)
+    assert torch.equal(batch["next_observation"][:, 1], time + 1)
+    assert torch.equal(batch["actions"], torch.stack([number, time], -1))
+    assert torch.equal(batch["achieved_goal"], torch.stack([number, time], -1))
+    assert torch.equal(batch["next_achieved_goal"], torch.stack([number, time + 1], -1))
+    own = ~batch["relabelled"]
+    assert (batch["goal"][own][:, 1] == -1).all()
+    assert torch.equal(batch["goal"][own][:, 0], number[own])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=40), st.integers(31, 120))
+def test_any_sequence_of_episodes_keeps_whole_newest_ones(lengths, capacity):
+    replay = make_replay(capacity)
+    held = collections.deque()
+    for number, steps in enumerate(lengths):
+        episode = _episode(steps, number)
+        replay.add(episode)
+        held.append((number, steps))
+        while sum(steps + 1 for _, steps in held) > capacity:
+            held.popleft()
+        assert replay.num_episodes == len(held)
+        assert len(replay) == sum(steps for _, steps in held)
+        assert replay.num_states == sum(steps + 1 for _, steps in held) <= capacity
+        check_batch(replay.sample(64), {number for number, _ in held})
+    assert replay.transitions_added == sum(lengths)
+    assert [len(episode) for episode in replay.episodes()] == [steps for _, steps in held]
+
+
+def _episode(steps, number, terminated=False):
+    time = np.arange(steps + 1, dtype=np.float32)
+    label = np.full(steps + 1, number, dtype=np.float32)
+    return GoalEpisode(
+        observation=np.stack([label, time, 0 * time], axis=-1),
+        achieved_goal=np.stack([label, time], axis=-1),
+        desired_goal=np.stack([label, 0 * time - 1], axis=-1),
+        actions=np.stack([label[:-1], time[:-1]], axis=-1),
+        terminated=terminated,
+    )
+
+
+def test_every_transition_is_drawn_equally_often():
+    replay = make_replay(60)
+    for number in range(9):
+        replay.add(_episode(10, number))
+    batch = replay.sample(200_000)
+    keys = (batch["observation"][:, 0] * 100 + batch["observation"][:, 1]).int()
+    counts = torch.unique(keys, return_counts=True)[1]
+    assert len(counts) == len(replay) == 50
+    expected = 200_000 / 50
+    assert ((counts - expected).abs() < 6 * expected**0.5).all()
+
+
+@pytest.mark.parametrize("strategy", ["future", "final", "episode", "random", "own"])
+def test_strategies_draw_goals_from_where_they_say(strategy):
+    replay = make_replay(200, {strategy: 1.0})
+    for number, steps in enumerate([3, 20, 7, 11]):
+        replay.add(_episode(steps, number))
+    batch = replay.sample(20_000)
+    number, time = batch["achieved_goal"].unbind(-1)
+    goal_number, goal_time = batch["goal"].unbind(-1)
+    length = torch.tensor([3, 20, 7, 11])[number.long()]
+    assert batch["relabelled"].all() == (strategy != "own")
+    if strategy == "own":
+        assert (goal_time == -1).all()
+        return
+    if strategy == "random":
+        assert (goal_number != number).any()
+        assert (goal_time >= 1).all()  # states that a step has reached
+        return
+    assert torch.equal(goal_number, number)
+    if strategy == "future":
+        assert (goal_time > time).all()
+        assert (goal_time <= length).all()
+        from_start = goal_time[(number == 1) & (time == 0)]
+        assert set(from_start.int().tolist()) == set(range(1, 21))
+    if strategy == "final":
+        assert torch.equal(goal_time, length.float())
+    if strategy == "episode":
+        assert (goal_time < time).any()
+        assert (goal_time <= length).all()
+        assert set(goal_time[number == 0].int().tolist()) == {0, 1, 2, 3}
+
+
+def test_mixture_has_the_probabilities_asked_for():
+    replay = make_replay(200, {"future": 0.8, "own": 0.2})
+    replay.add(_episode(50, 0))
+    share = replay.sample(50_000)["relabelled"].double().mean()
+    assert abs(share - 0.8) < 0.01
+
+
+def test_only_a_terminal_state_makes_a_transition_terminal():
+    replay = make_replay(200)
+    replay.add(_episode(5, 0, terminated=True))
+    replay.add(_episode(5, 1, terminated=False))
+    batch = replay.sample(2000)
+    last = (batch["observation"][:, 0] == 0) & (batch["observation"][:, 1] == 4)
+    assert torch.equal(batch["terminated"], last)
+
+
+def test_save_and_load_give_the_same_batches_and_contents(tmp_path):
+    replay = make_replay(70, seed=3)
+    for number, steps in enumerate([30, 10, 30, 5, 12, 21]):
+        replay.add(_episode(steps, number, terminated=number % 2 == 0))
+        replay.sample(8)
+    replay.save(tmp_path / "replay.npz")
+    other = make_replay(70, seed=99)
+    other.add(_episode(9, 77))
+    other.load(tmp_path / "replay.npz")
+    assert (len(other), other.num_states) == (len(replay), replay.num_states)
+    assert other.transitions_added == replay.transitions_added
+    for _ in range(3):
+        ours, theirs = replay.sample(500), other.sample(500)
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+        replay.add(_episode(13, 50))
+        other.add(_episode(13, 50))
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_loading_into_a_smaller_buffer_keeps_the_newest(tmp_path):
+    replay = make_replay(100)
+    for number in range(8):
+        replay.add(_episode(10, number))
+    replay.save(tmp_path / "replay.npz")
+    small = make_replay(30)
+    small.load(tmp_path / "replay.npz")
+    assert [episode.observation[0, 0] for episode in small.episodes()] == [6, 7]
+
+
+def test_bad_input_is_refused_in_one_sentence(tmp_path):
+    replay = make_replay(20)
+    with pytest.raises(ValueError, match="empty"):
+        replay.sample(1)
+    with pytest.raises(ValueError, match="capacity 20, which must be at least 31"):
+        replay.add(_episode(30, 0))
+    episode = _episode(5, 0)
+    episode.achieved_goal[2, 0] = np.nan
+    with pytest.raises(ValueError, match="NaN or infinity in 'achieved_goal'"):
+        replay.add(episode)
+    assert len(replay) == replay.num_states == 0  # nothing half-stored
+    with pytest.raises(ValueError, match="capacity is 0, but must be at least 1"):
+        make_replay(0)
+    with pytest.raises(ValueError, match=r"sum to 0\.9, but must sum to 1"):
+        make_replay(relabel={"future": 0.9})
+    with pytest.raises(ValueError, match="'futur', but must use"):
+        make_replay(relabel={"futur": 1.0})
+    (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 no")
+    with pytest.raises(ValueError, match="no replay file, or a damaged one"):
+        replay.load(tmp_path / "broken.npz")
+    replay.add(_episode(5, 0))
+    replay.save(tmp_path / "replay.npz")
+    with pytest.raises(ValueError, match="holds 'observation' of size 3"):
+        GoalReplay(20, 4, 2, 2, MIXED).load(tmp_path / "replay.npz")
