@@ -12,6 +12,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.annotations import override
 from ray.tune.registry import ENV_CREATOR, _global_registry
+from ray.util import log_once
 
 from rllib_odac.envs import make_env
 from rllib_odac.goals import validate_relabelling
@@ -78,7 +79,7 @@ class ODACConfig(AlgorithmConfig):
 
         # RLlib's own settings, with defaults that suit goal-reaching tasks.
         self.env_runner_cls: type[GoalEnvRunner] = GoalEnvRunner
-        self.num_envs_per_env_runner = 8
+        self.num_envs_per_env_runner = 10
         self.rollout_fragment_length = 10
         self.max_episode_steps: int | None = None  # cut longer episodes (tasks without time limit)
         self.min_sample_timesteps_per_iteration = 1000
@@ -181,6 +182,8 @@ class ODACConfig(AlgorithmConfig):
             ValueError: With one sentence that names the setting, its value and what is allowed.
         """
         self._validate_own_settings()
+        # RLlib would warn once that this is the new API stack; ODAC knows no other.
+        log_once(f"{self.algo_class.__name__}_on_new_api_stack")
         super().validate()
         self.check_environment()
 

@@ -152,7 +152,7 @@ class ODACTorchLearner(TorchLearner):
         statistics = torch.zeros(2, len(normalizer.mean) + 1, dtype=torch.float64)
         for episode in episodes:
             self.replay.add(episode)
-            rows = torch.from_numpy(episode.observation).double()
+            rows = torch.from_numpy(episode.observation.astype(np.float64))
             statistics[0, 0] += len(rows)
             statistics[0, 1:] += rows.sum(0)
             statistics[1, 1:] += rows.square().sum(0)

@@ -177,7 +177,7 @@ class GoalReplay:
         rows = torch.arange(first, first + steps + 1, device=self.device)
         slots = rows % self.capacity
         for name, values in columns.items():
-            tensor = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+            tensor = torch.from_numpy(np.array(values, dtype=np.float32))  # Ray's are read-only
             self._columns[name][slots[: len(tensor)]] = tensor.to(self.device)
 
         entries = torch.arange(self._next_entry, self._next_entry + steps, device=self.device)

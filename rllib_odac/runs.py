@@ -277,17 +277,16 @@ class Run:
                     "run to resume."
                 )
             return
-        stored, wanted = json.loads(path.read_text()), asdict(self.spec)
+        stored, wanted = json.loads(path.read_text()), json.loads(json.dumps(asdict(self.spec)))
         if not self.resume:
             raise ValueError(
                 f"out is '{self.out}', which holds a run of {stored['env']} already; give another "
                 "directory, or --resume to go on with it."
             )
-        may_change = {"steps", "stop_success", "num_env_runners", "num_learners"}
-        for name in stored.keys() - may_change:
-            if stored[name] != wanted.get(name):
+        for name in ("env", "objective", "seed", "settings"):  # the rest may change on the way
+            if stored[name] != wanted[name]:
                 raise ValueError(
-                    f"{name} is {wanted.get(name)!r}, but the run in '{self.out}' has "
+                    f"{name} is {wanted[name]!r}, but the run in '{self.out}' has "
                     f"{stored[name]!r}; resume it with that or give another directory."
                 )
 

@@ -1,0 +1,93 @@
+"""Remote env runners and several learners on a real local Ray cluster."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from ray import cloudpickle
+
+from rllib_odac.learner import ODACTorchLearner
+from tests.conftest import small_config
+
+pytestmark = pytest.mark.distributed
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # actors cannot import the tests
+
+
+def networks(learner: ODACTorchLearner):
+    return {name: value.cpu().numpy() for name, value in learner.goal_module.state_dict().items()}
+
+
+def shard(learner: ODACTorchLearner):
+    return [episode.observation for episode in learner.replay.episodes()]
+
+
+def each(algorithm, function):
+    return [result.get() for result in algorithm.learner_group.foreach_learner(function)]
+
+
+def test_remote_env_runners_collect_and_evaluate(ray_cluster):
+    config = small_config().env_runners(num_env_runners=2).evaluation(evaluation_num_env_runners=2)
+    algorithm = config.build_algo()
+    for _ in range(2):
+        result = algorithm.train()
+    assert algorithm.env_steps >= 800
+    assert algorithm.updates == int((algorithm.env_steps - 200) * 0.1)
+    assert result["evaluation"]["env_runners"]["final_distance"] > 0
+    held_out = algorithm.evaluate_held_out(10)
+    assert held_out["num_episodes"] == 10
+    learner = algorithm.learner_group._learner.goal_module.policy.state_dict()
+    weights = algorithm.env_runner_group.foreach_env_runner(
+        lambda runner: runner.module.policy.state_dict(), local_env_runner=False
+    )
+    for state in weights:
+        assert all(torch.equal(state[name], learner[name]) for name in learner)
+    algorithm.stop()
+
+    # the goals are the same ones, however many env runners share them
+    local = small_config().build_algo()
+    module = local.eval_env_runner_group.local_env_runner.module
+    module.policy.load_state_dict(learner)
+    runner = local.eval_env_runner_group.local_env_runner
+    first = 2**31
+    assert runner.evaluate(range(first, first + 10))["initial_distance"].mean() == pytest.approx(
+        100 * held_out["final_distance"] / held_out["normalized_distance"], rel=1e-6
+    )
+    local.stop()
+
+
+@pytest.mark.parametrize("kl_weight", [0.05, "auto"])
+def test_two_learners_stay_equal_and_see_different_data(ray_cluster, kl_weight):
+    config = small_config(kl_weight=kl_weight, updates_per_env_step=0.2)
+    algorithm = config.env_runners(num_env_runners=2).learners(num_learners=2).build_algo()
+    for _ in range(3):
+        algorithm.train()
+    first, second = each(algorithm, networks)
+    assert algorithm.updates > 100
+    for name in first:
+        assert np.array_equal(first[name], second[name]), name
+    first, second = each(algorithm, shard)
+    assert len(first) > 0
+    assert len(second) > 0
+    assert not any(np.array_equal(ours, theirs) for ours in first for theirs in second)
+    algorithm.stop()
+
+
+def test_shards_are_redistributed_over_another_number_of_learners(ray_cluster, tmp_path):
+    config = small_config().env_runners(num_env_runners=1).learners(num_learners=2)
+    algorithm = config.build_algo()
+    algorithm.train()
+    algorithm.save_to_path(str(tmp_path / "two"))
+    saved = sorted(episode.tobytes() for part in each(algorithm, shard) for episode in part)
+    weights = each(algorithm, networks)[0]
+    algorithm.stop()
+
+    single = small_config().build_algo()
+    single.restore_from_path(str(tmp_path / "two"))
+    (restored,) = each(single, shard)
+    assert sorted(episode.tobytes() for episode in restored) == saved
+    assert all(np.array_equal(weights[name], each(single, networks)[0][name]) for name in weights)
+    single.train()
+    single.stop()

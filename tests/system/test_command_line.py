@@ -1,0 +1,166 @@
+"""The `odac` command as a user runs it: in processes of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+pytestmark = pytest.mark.system
+
+SMALL = ["--set", "hidden=(32,32)", "--set", "train_batch_size_per_learner=32"]
+BOX = ["odac/Box2D-v0", *SMALL, "--set", "updates_per_env_step=0.1", "--evaluate-every", "500"]
+
+
+def odac(*arguments, cwd=None, check=True):
+    """Runs `odac` without a terminal and returns the finished process."""
+    process = subprocess.run(
+        [sys.executable, "-m", "rllib_odac.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=300,
+        check=False,
+    )
+    if check:
+        assert process.returncode == 0, process.stderr
+    return process
+
+
+def read_run(out: Path):
+    progress = pd.read_csv(out / "progress.csv")
+    return progress, json.loads((out / "summary.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "a run"
+    process = odac("train", *BOX, "--steps", 2000, "--seed", 3, "--out", out)
+    return out, process
+
+
+def test_a_run_directory_holds_what_it_promises(finished_run):
+    out, process = finished_run
+    progress, summary = read_run(out)
+    assert progress["env_steps"].is_monotonic_increasing
+    assert progress["env_steps"].tolist() == [500, 1000, 1500, 2000]
+    for column in ("updates", "wall_s", "success_rate", "final_distance", "critic_loss"):
+        assert progress[column].notna().iloc[-1]
+        assert summary[column] == pytest.approx(progress[column].iloc[-1])
+    assert summary["seed"] == 3
+    assert set(summary["versions"]) >= {"rllib-odac", "ray", "torch", "python"}
+    assert json.loads((out / "config.json").read_text())["env"] == "odac/Box2D-v0"
+    assert (out / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "checkpoint_final" / "odac.json").is_file()
+    assert "env_steps 2000" in process.stdout  # plain lines where there is no terminal
+    assert "\x1b" not in process.stdout
+    assert process.stderr == ""
+
+
+def test_evaluate_prints_one_object_and_repeats_itself(finished_run, tmp_path):
+    out, _ = finished_run
+    _, summary = read_run(out)
+    arguments = ("evaluate", out / "checkpoint_final", "--json")
+    first = odac(*arguments, "--video", tmp_path / "film.gif")
+    result = json.loads(first.stdout)
+    assert result["success_rate"] == pytest.approx(summary["success_rate"])
+    assert result["final_distance"] == pytest.approx(summary["final_distance"])
+    assert result["num_episodes"] == 100
+    assert odac(*arguments).stdout == first.stdout
+    assert (tmp_path / "film.gif").read_bytes().startswith(b"GIF8")
+    assert (tmp_path / "film.png").read_bytes().startswith(b"\x89PNG")
+    other = json.loads(odac(*arguments, "--episodes", 7, "--seed", 1).stdout)
+    assert other["num_episodes"] == 7
+
+
+def test_resuming_a_finished_run_does_nothing(finished_run):
+    out, _ = finished_run
+    before = (out / "progress.csv").read_bytes()
+    process = odac("train", *BOX, "--steps", 2000, "--seed", 3, "--out", out, "--resume")
+    assert "finished already" in process.stdout
+    assert (out / "progress.csv").read_bytes() == before
+
+
+def test_a_killed_run_resumes_to_the_same_end(tmp_path, finished_run):
+    whole, _ = finished_run
+    out = tmp_path / "killed"
+    arguments = ["train", *BOX, "--steps", "2000", "--seed", "3", "--out", str(out)]
+    arguments += ["--checkpoint-every", "1000"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rllib_odac.cli", *arguments],
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list((out / "checkpoints").glob("step_*[0-9]")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (out / "summary.json").exists()
+    odac(*arguments, "--resume")
+    progress, _ = read_run(out)
+    expected, _ = read_run(whole)
+    assert progress["env_steps"].tolist() == expected["env_steps"].tolist()
+    columns = [name for name in progress if name != "wall_s"]
+    pd.testing.assert_frame_equal(progress[columns], expected[columns])
+
+
+def test_stop_success_ends_a_run_early(tmp_path):
+    arguments = ["FetchReach-v4", "--steps", 6000, "--stop-success", 0.01, "--evaluate-every", 500]
+    odac("train", *arguments, *SMALL, "--out", tmp_path / "run")
+    _, summary = read_run(tmp_path / "run")
+    assert summary["env_steps"] < 6000
+    assert summary["success_rate"] >= 0.01
+
+
+def test_envs_lists_our_own_and_the_robots():
+    names = odac("envs").stdout.split()
+    assert "odac/Box2D-v0" in names
+    assert "FetchReach-v4" in names
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["train", "FetchReech-v4"], "no environment 'FetchReech-v4'; did you mean FetchReach-v4"),
+        (["train", "CartPole-v1"], "CartPole-v1 carries no goals"),
+        (["train", "FetchReach-v4", "--objective", "reward"], "objective is 'reward', but must"),
+        (["train", "FetchReach-v4", "--steps", "0"], "steps is 0, but must be at least 1"),
+        (["train", "FetchReach-v4", "--seed", "-1"], "seed is -1, but must be at least 0"),
+        (["train", "FetchReach-v4", "--stop-success", "95"], "stop_success is 95.0, but must be"),
+        (["train", "FetchReach-v4", "--set", "tau=2"], "tau is 2, but must be a number in (0, 1]"),
+        (["train", "FetchReach-v4", "--set", "tua=2"], "no setting 'tua'; did you mean tau"),
+        (["train", "FetchReach-v4", "--set", "tau"], "'tau', but must have the form key=value"),
+        (["train", "FetchReach-v4", "--num-env-runners", "-1"], "num_env_runners is -1"),
+        (["train", "FetchReach-v4", "--resume"], "resume needs --out"),
+        (["evaluate", "nowhere"], "'nowhere' is no checkpoint"),
+    ],
+)
+def test_bad_input_gets_one_sentence(tmp_path, arguments, sentence):
+    process = odac(*arguments, cwd=tmp_path, check=False)
+    assert process.returncode == 2
+    assert sentence in process.stderr
+    assert len(process.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in process.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_directory_of_another_run_is_refused(finished_run, tmp_path):
+    out, _ = finished_run
+    process = odac("train", *BOX, "--out", out, check=False)
+    assert process.returncode == 2
+    assert "holds a run of odac/Box2D-v0 already" in process.stderr
+    process = odac("train", "FetchReach-v4", "--out", out, "--resume", check=False)
+    assert process.returncode == 2
+    assert "env is 'FetchReach-v4', but the run in" in process.stderr
+    (tmp_path / "notes.txt").write_text("mine")
+    process = odac("train", *BOX, "--out", tmp_path, check=False)
+    assert process.returncode == 2
+    assert "holds other files" in process.stderr
