@@ -86,9 +86,9 @@ class ODAC(Algorithm):
         """
         shards: list[list[Any]] = [[] for _ in range(max(1, self.config.num_learners))]
         if self.env_runner_group.num_remote_env_runners() == 0:
-            before = self.env_runner.num_env_steps_sampled_lifetime
+            before = self.env_runner.env_steps
             batches: list[Any] = [[episode] for episode in self.env_runner.sample()]
-            steps = self.env_runner.num_env_steps_sampled_lifetime - before
+            steps = self.env_runner.env_steps - before
             metrics = [self.env_runner.get_metrics()]
         else:
             samples = self.env_runner_group.foreach_env_runner(
@@ -204,10 +204,10 @@ class ODAC(Algorithm):
 
 def _sample_reference(runner: Any) -> tuple[Any, int, Any]:
     """Runs on an env runner: episodes stay in its object store, only a reference travels."""
-    before = runner.num_env_steps_sampled_lifetime
+    before = runner.env_steps
     episodes = runner.sample()
-    steps = runner.num_env_steps_sampled_lifetime - before
-    return (ray.put(episodes) if episodes else None), steps, runner.get_metrics()
+    reference = ray.put(episodes) if episodes else None
+    return reference, runner.env_steps - before, runner.get_metrics()
 
 
 def _update_learner(

@@ -185,7 +185,8 @@ class ODACConfig(AlgorithmConfig):
         # RLlib would warn once that this is the new API stack; ODAC knows no other.
         log_once(f"{self.algo_class.__name__}_on_new_api_stack")
         super().validate()
-        self.check_environment()
+        if not self.in_evaluation:
+            self.check_environment()
 
     def _validate_own_settings(self) -> None:
         for name, (is_allowed, allowed) in _RULES.items():

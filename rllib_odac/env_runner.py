@@ -64,6 +64,7 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         torch.set_num_threads(config.num_threads)
         # Of exploration and of the environments' seeds; its state is part of a checkpoint.
         self.rng = np.random.default_rng(self._seed)
+        self.env_steps = 0  # made by this runner
         self.num_episodes_dropped = 0
         self._open: list[OpenEpisode | None] = []
         self._observation: dict[str, Array] = {}
@@ -150,7 +151,7 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         self.metrics.log_value(WEIGHTS_SEQ_NO, self._weights_seq_no, window=1)
         self._log_env_steps(metric=self._metrics_num_env_steps_sampled, num_steps=steps)
         self._increase_sampled_metrics(steps, len(episodes))
-        self.num_env_steps_sampled_lifetime += steps
+        self.env_steps += steps
         return episodes
 
     def _reset(self) -> None:
@@ -193,7 +194,9 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         shape = (self.num_envs, len(self._action_low))
         if not explore:
             return self._module_actions(self.module.forward_inference)
-        steps = self.num_env_steps_sampled_lifetime * max(1, config.num_env_runners)
+        # RLlib tells each runner what all have made, but only between iterations.
+        mine = self.env_steps * max(1, config.num_env_runners)
+        steps = max(self.num_env_steps_sampled_lifetime, mine)
         uniform = self.rng.uniform(-1, 1, size=shape).astype(np.float32)
         if random_actions or steps < config.num_initial_random_steps:
             return uniform
@@ -286,7 +289,10 @@ class GoalEnvRunner(SingleAgentEnvRunner):
     def get_state(self, components: Any = None, **kwargs: Any) -> dict[str, Any]:
         state = super().get_state(components, **kwargs)
         if self._check_component(RUNNER_STATE, components, kwargs.get("not_components")):
-            state[RUNNER_STATE] = {"rng": self.rng.bit_generator.state}
+            state[RUNNER_STATE] = {
+                "rng": self.rng.bit_generator.state,
+                "env_steps": self.env_steps,
+            }
         return state
 
     @override(SingleAgentEnvRunner)
@@ -294,6 +300,7 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         super().set_state(state)
         if RUNNER_STATE in state:
             self.rng.bit_generator.state = state[RUNNER_STATE]["rng"]
+            self.env_steps = state[RUNNER_STATE]["env_steps"]
 
     def forget_weights_version(self) -> None:
         """Takes the next weights whatever their number: a restore may go back in time."""

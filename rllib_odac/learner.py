@@ -185,8 +185,9 @@ class ODACTorchLearner(TorchLearner):
 
     def _sum_over_learners(self, values: Tensor) -> Tensor:
         if self.distributed:
+            values = values.to(self._device)
             torch.distributed.all_reduce(values)
-        return values
+        return values.cpu()
 
     @override(Learner)
     def compute_loss_for_module(

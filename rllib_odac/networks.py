@@ -240,8 +240,8 @@ class RunningNormalizer(nn.Module):
     def merge(self, count: Tensor, total: Tensor, squares: Tensor) -> None:
         """Takes in vectors by their count, sum and sum of squares."""
         self.count += count.to(self.count)
-        self.total += total
-        self.squares += squares
+        self.total += total.to(self.total)
+        self.squares += squares.to(self.squares)
         mean = self.total / self.count
         variance = (self.squares / self.count - mean.square()).clamp_min(0)
         self.mean.copy_(mean)
