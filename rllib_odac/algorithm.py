@@ -96,6 +96,9 @@ class ODAC(Algorithm):
                 local_env_runner=False,
                 timeout_seconds=self.config.sample_timeout_s,
             )
+            for sample in samples:
+                if isinstance(sample, ValueError):
+                    raise sample
             batches = [reference for reference, _, _ in samples if reference is not None]
             steps = sum(count for _, count, _ in samples)
             metrics = [metrics for _, _, metrics in samples]
@@ -202,10 +205,17 @@ class ODAC(Algorithm):
             self._replay_ready = state[ALGORITHM_STATE]["replay_ready"]
 
 
-def _sample_reference(runner: Any) -> tuple[Any, int, Any]:
-    """Runs on an env runner: episodes stay in its object store, only a reference travels."""
+def _sample_reference(runner: Any) -> tuple[Any, int, Any] | ValueError:
+    """Runs on an env runner: episodes stay in its object store, only a reference travels.
+
+    Data that nothing can learn from is an error to report. RLlib would take a raised one for the
+    death of the runner, and restart it for ever.
+    """
     before = runner.env_steps
-    episodes = runner.sample()
+    try:
+        episodes = runner.sample()
+    except ValueError as error:
+        return error
     reference = ray.put(episodes) if episodes else None
     return reference, runner.env_steps - before, runner.get_metrics()
 

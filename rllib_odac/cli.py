@@ -129,7 +129,7 @@ def evaluate(
 @app.command()
 def envs(debug: Debug = False) -> None:
     """List the goal environments that are at hand."""
-    with _errors_in_one_sentence(debug), _quiet_libraries(debug):
+    with _errors_in_one_sentence(debug):
         from rllib_odac.envs import known_env_ids
 
         for name in known_env_ids():
@@ -185,7 +185,9 @@ def _quiet_libraries(debug: bool) -> Iterator[None]:
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a future change
     os.environ.setdefault("RAY_DEDUP_LOGS", "1")
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    import ray  # which sets its logger's level when it is imported
+
+    logging.getLogger(ray.__name__).setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, COMPONENT_RL_MODULE
@@ -15,9 +15,6 @@ from rllib_odac.env_runner import TRAINING_SEEDS, GoalEnvRunner
 from rllib_odac.evaluation.evaluate import summarize
 from rllib_odac.evaluation.plots import plot_distances
 from rllib_odac.evaluation.video import Frame, picture_strip, record_video, render_frame
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 class CheckpointPolicy:
@@ -64,46 +61,46 @@ class CheckpointPolicy:
         seeds = range(first, first + num_episodes)
         strip = path.with_suffix(".png")
         try:
-            episodes = [self._film(seed) for seed in seeds]
+            episodes = [self._follow(seed, film=True) for seed in seeds]
         except RuntimeError as error:
             print(f"warning: {error}")
-            distances = [self._distances(seed) for seed in seeds]
-            plot_distances(distances, strip, f"{self.config.env}, held-out goals", "m")
+            lines = [self._follow(seed)[1] for seed in seeds]
+            plot_distances(lines, strip, f"{self.config.env}, held-out goals", "m")
             return [strip]
-        picture_strip(strip, episodes[0])
+        frames, distances = episodes[0]
+        picture_strip(strip, frames[: _arrival(distances) + 1])
         if path == strip:
             return [strip]
-        record_video(path, [frame for frames in episodes for frame in frames], fps=25)
+        record_video(path, [frame for frames, _ in episodes for frame in frames], fps=25)
         return [path, strip]
 
-    def _film(self, seed: int) -> list[Frame]:
-        env: Any = self.config.make_env(render_mode="rgb_array")
+    def _follow(self, seed: int, film: bool = False) -> tuple[list[Frame], list[float]]:
+        """Frames, if wanted, and distances to the goal of one deterministic episode."""
+        env: Any = self.config.make_env(render_mode="rgb_array" if film else None)
+        frames: list[Frame] = []
+        distances: list[float] = []
         try:
-            return [render_frame(env) for _ in self._steps(env, seed)]
+            state, _ = env.reset(seed=seed)
+            ended = False
+            while True:
+                distances.append(
+                    float(np.linalg.norm(state["achieved_goal"] - state["desired_goal"]))
+                )
+                if film:
+                    frames.append(render_frame(env))
+                if ended:
+                    return frames, distances
+                state, _, terminated, truncated, _ = env.step(self.runner.act(state))
+                ended = terminated or truncated
         finally:
             env.close()
 
-    def _distances(self, seed: int) -> NDArray[Any]:
-        env: Any = self.config.make_env()
-        try:
-            return np.array(
-                [
-                    np.linalg.norm(state["achieved_goal"] - state["desired_goal"])
-                    for state in self._steps(env, seed)
-                ]
-            )
-        finally:
-            env.close()
 
-    def _steps(self, env: Any, seed: int) -> Any:
-        """Observations of one deterministic episode."""
-        observation, _ = env.reset(seed=seed)
-        ended = False
-        while not ended:
-            yield observation
-            observation, _, terminated, truncated, _ = env.step(self.runner.act(observation))
-            ended = terminated or truncated
-        yield observation
+def _arrival(distances: list[float]) -> int:
+    """The step at which nearly all of the way is made; what follows looks all the same."""
+    start, end = distances[0], distances[-1]
+    near = [abs(distance - end) <= 0.03 * abs(start - end) for distance in distances]
+    return max(near.index(True), 5)
 
 
 def checkpoint_config(path: Path) -> ODACConfig:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import matplotlib
-import numpy as np
 import pandas as pd
 
 matplotlib.use("Agg")
@@ -40,9 +38,7 @@ def plot_learning_curve(progress: pd.DataFrame, path: Path, title: str, unit: st
     plt.close(figure)
 
 
-def plot_distances(
-    distances: list[np.ndarray[Any, Any]], path: Path, title: str, unit: str
-) -> None:
+def plot_distances(distances: list[list[float]], path: Path, title: str, unit: str) -> None:
     """Distance to the goal over time, one line an episode.
 
     Args:
