@@ -184,7 +184,7 @@ def _quiet_libraries(debug: bool) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a future change
-    os.environ.setdefault("RAY_DEDUP_LOGS", "1")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's C++ parts
     import ray  # which sets its logger's level when it is imported
 
     logging.getLogger(ray.__name__).setLevel(logging.ERROR)
