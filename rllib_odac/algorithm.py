@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,13 @@ from ray.rllib.utils.metrics import (
 )
 
 from rllib_odac.config import ODACConfig
+from rllib_odac.env_runner import GoalEnvRunner
 from rllib_odac.evaluation.evaluate import evaluate_episodes, summarize
 from rllib_odac.learner import ODACTorchLearner
 
 ALGORITHM_STATE = "odac"
 MANIFEST = "odac.json"
+CHECKPOINT_VERSION = 1
 REPLAY_DIRECTORY = "replay"
 
 
@@ -97,7 +100,7 @@ class ODAC(Algorithm):
                 timeout_seconds=self.config.sample_timeout_s,
             )
             for sample in samples:
-                if isinstance(sample, ValueError):
+                if isinstance(sample, Exception):
                     raise sample
             batches = [reference for reference, _, _ in samples if reference is not None]
             steps = sum(count for _, count, _ in samples)
@@ -141,9 +144,11 @@ class ODAC(Algorithm):
         path = super().save_to_path(path, **kwargs)
         directory = Path(path) / REPLAY_DIRECTORY
         directory.mkdir(exist_ok=True)
-        results = self.learner_group.foreach_learner(_save_replay, directory=str(directory))
+        results = self.learner_group.foreach_learner(
+            functools.partial(ODACTorchLearner.save_replay, directory=str(directory))
+        )
         manifest = self._signature() | {
-            "version": 1,
+            "version": CHECKPOINT_VERSION,
             "env_steps": self.env_steps,
             "updates": self.updates,
             "replay_shards": [result.get() for result in results],
@@ -159,9 +164,9 @@ class ODAC(Algorithm):
 
     @override(Algorithm)
     def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
-        file = Path(path) / MANIFEST
-        manifest = json.loads(file.read_text()) if file.is_file() else None
-        if manifest is not None:
+        manifest = None
+        if kwargs.get("component") is None:
+            manifest = read_manifest(Path(path))
             for name, ours in self._signature().items():
                 if manifest[name] != ours:
                     raise ValueError(
@@ -173,12 +178,18 @@ class ODAC(Algorithm):
                 group.foreach_env_runner(lambda runner: runner.forget_weights_version())
         self.env_runner_group.foreach_env_runner(lambda runner: runner.drop_open_episodes())
         super().restore_from_path(path, *args, **kwargs)
+        self.env_runner_group.foreach_env_runner(
+            functools.partial(GoalEnvRunner.reseed, env_steps=self.env_steps),
+            local_env_runner=False,
+        )
         if manifest is not None:
             results = self.learner_group.foreach_learner(
-                _load_replay,
-                directory=str(Path(path) / REPLAY_DIRECTORY),
-                shards=manifest["replay_shards"],
-                num_learners=max(1, self.config.num_learners),
+                functools.partial(
+                    ODACTorchLearner.load_replay,
+                    directory=str(Path(path) / REPLAY_DIRECTORY),
+                    shards=manifest["replay_shards"],
+                    num_learners=max(1, self.config.num_learners),
+                )
             )
             for result in results:
                 result.get()
@@ -205,17 +216,39 @@ class ODAC(Algorithm):
             self._replay_ready = state[ALGORITHM_STATE]["replay_ready"]
 
 
-def _sample_reference(runner: Any) -> tuple[Any, int, Any] | ValueError:
+def read_manifest(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself; it is written last, so without it nothing is whole.
+
+    Raises:
+        ValueError: If the directory is no whole checkpoint of ODAC.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads((checkpoint / MANIFEST).read_text())
+    except (OSError, ValueError):
+        inside = " (its checkpoint_final is)" if (checkpoint / "checkpoint_final").is_dir() else ""
+        raise ValueError(f"'{checkpoint}' is no whole checkpoint of ODAC{inside}.") from None
+    if manifest.get("version") != CHECKPOINT_VERSION:
+        raise ValueError(
+            f"'{checkpoint}' is a checkpoint of version {manifest.get('version')}, but only "
+            f"version {CHECKPOINT_VERSION} can be read."
+        )
+    return manifest
+
+
+def _sample_reference(runner: Any) -> tuple[Any, int, Any] | Exception:
     """Runs on an env runner: episodes stay in its object store, only a reference travels.
 
-    Data that nothing can learn from is an error to report. RLlib would take a raised one for the
-    death of the runner, and restart it for ever.
+    An environment's error is returned, for the driver to raise. RLlib would take a raised one for
+    the death of the runner, and restart it for ever.
     """
     before = runner.env_steps
     try:
         episodes = runner.sample()
-    except ValueError as error:
-        return error
+    except Exception as error:
+        # RLlib raises an empty error from the true one, a link that does not survive the journey.
+        return (
+            error if str(error) or not isinstance(error.__cause__, Exception) else error.__cause__
+        )
     reference = ray.put(episodes) if episodes else None
     return reference, runner.env_steps - before, runner.get_metrics()
 
@@ -231,13 +264,3 @@ def _update_learner(
         episodes=episodes, episodes_refs=references, num_updates=num_updates, timesteps=timesteps
     )
     return metrics, len(learner.replay)
-
-
-def _save_replay(learner: ODACTorchLearner, directory: str) -> str:
-    return learner.save_replay(directory)
-
-
-def _load_replay(
-    learner: ODACTorchLearner, directory: str, shards: list[str], num_learners: int
-) -> None:
-    learner.load_replay(directory, shards, num_learners)

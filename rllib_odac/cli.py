@@ -64,8 +64,10 @@ def train(
             num_env_runners=num_env_runners,
             num_learners=num_learners,
             stop_success=stop_success,
-            steps_per_iteration=evaluate_every,
-            checkpoint_every=checkpoint_every or max(1000, steps // 50),
+            evaluate_every=evaluate_every,
+            checkpoint_every=(
+                max(1000, steps // 50) if checkpoint_every is None else checkpoint_every
+            ),
         )
         if out is None:
             if resume:
@@ -73,12 +75,12 @@ def train(
             name = env.replace("/", "-").replace(":", "-")
             out = Path("runs") / f"{name}-{objective}-{time.strftime('%Y%m%d-%H%M%S')}"
         reporter = _Reporter(steps)
-        run = Run(spec, out, resume=resume, on_row=reporter.row)
-        if run.finished is not None:
-            print(f"The run in {run.out} has finished already.")
-            return
         with _quiet_libraries(debug):
-            spec.config()  # every mistake shows before Ray starts
+            # Every mistake shows here, before Ray starts.
+            run = Run(spec, out, resume=resume, on_row=reporter.row)
+            if run.summary_if_finished is not None:
+                print(f"The run in {run.out} has finished already.")
+                return
             _start_ray(1 + num_env_runners + num_learners, debug)
             with reporter:
                 summary = run.train()
@@ -111,6 +113,8 @@ def evaluate(
             raise ValueError(f"episodes is {episodes}, but must be at least 1.")
         if seed < 0:
             raise ValueError(f"seed is {seed}, but must be at least 0.")
+        if video is not None and video.suffix not in (".mp4", ".gif", ".png"):
+            raise ValueError(f"video is '{video}', but must end in .mp4, .gif or .png.")
         policy = CheckpointPolicy(checkpoint)
         result = policy.evaluate(episodes, seed)
         if as_json:
@@ -184,7 +188,6 @@ def _quiet_libraries(debug: bool) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a future change
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray's C++ parts
     import ray  # which sets its logger's level when it is imported
 
     logging.getLogger(ray.__name__).setLevel(logging.ERROR)
@@ -203,8 +206,11 @@ def _errors_in_one_sentence(debug: bool) -> Iterator[None]:
         if debug:
             raise
         cause: BaseException = error
-        while (inner := getattr(cause, "cause", None) or cause.__cause__) is not None:
-            cause = inner  # Ray and RLlib wrap what went wrong
+        # Ray wraps what went wrong in an error with a `cause`, RLlib in one without a text.
+        while inner := getattr(cause, "cause", None) or (
+            cause.__cause__ if not str(cause) else None
+        ):
+            cause = inner
         text = " ".join(str(cause).split()) or type(cause).__name__
         known = isinstance(cause, ValueError | OSError | FloatingPointError | RuntimeError)
         hint = "" if known else " (--debug shows where)"

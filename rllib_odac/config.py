@@ -48,7 +48,7 @@ class ODACConfig(AlgorithmConfig):
         self.objective_settings: dict[str, Any] = {}  # further arguments of the objective's class
         self.prior_discount = 0.95  # p0, the prior probability of going on for another step
         self.learn_discount = True  # False: q_Δ = p_Δ, the ablation "fixed q_T"
-        self.max_discount: float | None = 0.95  # upper limit on q_Δ(0); None for no limit
+        self.max_discount: float | str | None = "prior"  # limit on q_Δ(0): p0, a number or None
         self.learn_dynamics = True  # False: a fixed density around φ(s), the ablation "fixed p̂_d"
         self.dynamics_distribution = "laplace"  # or "gaussian"
         self.dynamics_min_scale = 0.01  # floor of the density's scale, in goal scales
@@ -80,7 +80,7 @@ class ODACConfig(AlgorithmConfig):
         # RLlib's own settings, with defaults that suit goal-reaching tasks.
         self.env_runner_cls: type[GoalEnvRunner] = GoalEnvRunner
         self.num_envs_per_env_runner = 10
-        self.rollout_fragment_length = 10
+        self.rollout_fragment_length: int = 10
         self.max_episode_steps: int | None = None  # cut longer episodes (tasks without time limit)
         self.min_sample_timesteps_per_iteration = 1000
         self.min_time_s_per_iteration = None
@@ -100,7 +100,7 @@ class ODACConfig(AlgorithmConfig):
         objective_settings: dict[str, Any] = NotProvided,
         prior_discount: float = NotProvided,
         learn_discount: bool = NotProvided,
-        max_discount: float | None = NotProvided,
+        max_discount: float | str | None = NotProvided,
         learn_dynamics: bool = NotProvided,
         dynamics_distribution: str = NotProvided,
         dynamics_min_scale: float = NotProvided,
@@ -129,7 +129,7 @@ class ODACConfig(AlgorithmConfig):
             prior_discount: p0 in (0, 1), the prior probability of going on. A step of delay
                 costs −log p0 nats.
             learn_discount: Infer q_Δ; False fixes it to its prior.
-            max_discount: Upper limit on q_Δ(0) in (0, 1], or None.
+            max_discount: Upper limit on q_Δ(0) in (0, 1), "prior" for p0, or None for no limit.
             learn_dynamics: Learn p_ψ; False fixes it to a density around φ(s).
             dynamics_distribution: "laplace" or "gaussian".
             dynamics_min_scale: Floor of the density's scale in goal scales, in (0, 1).
@@ -164,11 +164,9 @@ class ODACConfig(AlgorithmConfig):
         Raises:
             ValueError: If there is no setting of that name.
         """
-        known = {name for name in vars(self) if not name.startswith("_")}
-        known.add("train_batch_size_per_learner")  # a property of RLlib's
         for name, value in settings.items():
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=3)
+            if name not in SETTINGS:
+                near = difflib.get_close_matches(name, SETTINGS, n=3)
                 hint = f"; did you mean {' or '.join(near)}?" if near else "."
                 raise ValueError(f"There is no setting '{name}'{hint}")
             setattr(self, name, value)
@@ -181,14 +179,15 @@ class ODACConfig(AlgorithmConfig):
         Raises:
             ValueError: With one sentence that names the setting, its value and what is allowed.
         """
-        self._validate_own_settings()
+        self.check_settings()
         # RLlib would warn once that this is the new API stack; ODAC knows no other.
         log_once(f"{self.algo_class.__name__}_on_new_api_stack")
         super().validate()
         if not self.in_evaluation:
             self.check_environment()
 
-    def _validate_own_settings(self) -> None:
+    def check_settings(self) -> None:
+        """Checks the value of each setting by itself; `validate` does so too."""
         for name, (is_allowed, allowed) in _RULES.items():
             value = getattr(self, name)
             if not is_allowed(value):
@@ -202,8 +201,24 @@ class ODACConfig(AlgorithmConfig):
         Raises:
             ValueError: If there is none of that name, or its spaces do not fit.
         """
-        if self.env is not None:
-            self.make_env().close()  # type: ignore[no-untyped-call]
+        if self.env is None:
+            return
+        env = self.make_env()
+        spec = env.spec
+        env.close()  # type: ignore[no-untyped-call]
+        if spec is None:
+            return  # made by hand: it ends its episodes as it likes
+        limit = self.max_episode_steps or spec.max_episode_steps
+        if limit is None:
+            raise ValueError(
+                f"max_episode_steps is None, but '{self.env}' has no time limit: give the number "
+                "of steps after which an episode is cut."
+            )
+        if self.replay_capacity <= limit:
+            raise ValueError(
+                f"replay_capacity is {self.replay_capacity}, but must be more than {limit}, the "
+                f"steps of an episode of '{self.env}'."
+            )
 
     def make_env(self, render_mode: str | None = None) -> gym.Env[Any, Any]:
         """Makes one environment of this configuration."""
@@ -225,7 +240,9 @@ class ODACConfig(AlgorithmConfig):
             settings = {
                 "prior_discount": self.prior_discount,
                 "learn_discount": self.learn_discount,
-                "max_discount": self.max_discount,
+                "max_discount": (
+                    self.prior_discount if self.max_discount == "prior" else self.max_discount
+                ),
             } | settings
         return make_objective(self.objective, **settings)
 
@@ -285,10 +302,14 @@ _NON_NEGATIVE: _Rule = (lambda v: _is_number(v) and v >= 0, "a number of at leas
 _COUNT: _Rule = (lambda v: _is_int(v) and v >= 1, "a whole number of at least 1")
 _COUNT_FROM_0: _Rule = (lambda v: _is_int(v) and v >= 0, "a whole number of at least 0")
 _SWITCH: _Rule = (lambda v: isinstance(v, bool), "True or False")
+_MAPPING: _Rule = (lambda v: isinstance(v, Mapping), "a mapping, such as {'key': value}")
 
 _RULES: dict[str, _Rule] = {
     "prior_discount": _FRACTION,
-    "max_discount": _optional(_FRACTION),
+    "max_discount": (
+        lambda v: v is None or v == "prior" or _FRACTION[0](v),
+        'a number strictly between 0 and 1, "prior", or None for no limit',
+    ),
     "dynamics_min_scale": _FRACTION,
     "fixed_dynamics_scale": _FRACTION,
     "dynamics_background": (lambda v: _is_number(v) and 0 <= v < 1, "a number in [0, 1)"),
@@ -315,5 +336,18 @@ _RULES: dict[str, _Rule] = {
         lambda v: isinstance(v, list | tuple) and len(v) > 0 and all(_COUNT[0](w) for w in v),
         "a non-empty list of whole numbers of at least 1",
     ),
-    "relabel": (lambda v: isinstance(v, Mapping), "a mapping from strategies to probabilities"),
+    "relabel": _MAPPING,
+    "objective_settings": _MAPPING,
+    "env_config": _MAPPING,
+    "lr": (
+        lambda v: _POSITIVE[0](v) or (isinstance(v, list | tuple) and len(v) > 1),
+        "a positive number, or a schedule [[steps, value], ...]",
+    ),
+    "grad_clip": _optional(_POSITIVE),
+    "rollout_fragment_length": _COUNT,
+    "min_sample_timesteps_per_iteration": _COUNT,
+    "seed": _optional((lambda v: _is_int(v) and 0 <= v < 2**32, "a whole number in [0, 2^32)")),
 }
+
+# What `apply_settings` takes; the rest has a section or an option of its own.
+SETTINGS = ["objective", *(name for name in _RULES if name != "seed")]

@@ -62,8 +62,9 @@ class GoalEnvRunner(SingleAgentEnvRunner):
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
         super().__init__(config=config, **kwargs)
         torch.set_num_threads(config.num_threads)
-        # Of exploration and of the environments' seeds; its state is part of a checkpoint.
-        self.rng = np.random.default_rng(self._seed)
+        # Of exploration and of the environments' seeds; its state is part of a checkpoint. A runner
+        # that RLlib made anew must not live through its predecessor's beginning again.
+        self.rng = np.random.default_rng(None if kwargs.get("recreated_worker") else self._seed)
         self.env_steps = 0  # made by this runner
         self.num_episodes_dropped = 0
         self._open: list[OpenEpisode | None] = []
@@ -77,7 +78,8 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         self.num_envs = config.num_envs_per_env_runner
         self.env = make_vector_env(config.env_specifier(), self.num_envs, **config.env_config)
         space = self.env.single_action_space
-        self._action_low, self._action_range = space.low, space.high - space.low
+        self._action_low, self._action_high = space.low, space.high
+        self._action_range = space.high - space.low
         self._needs_initial_reset = True
         make_callback(
             "on_environment_created",
@@ -117,8 +119,8 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         """Steps the environments and returns the episodes that ended meanwhile.
 
         Args:
-            num_timesteps: Environment steps over all environments, rounded up to a multiple of
-                their number; `rollout_fragment_length` of each by default.
+            num_timesteps: Environment steps over all environments, at most, as long as one of each
+                is not more; `rollout_fragment_length` of each by default.
             num_episodes: Episodes to finish instead.
             explore: Whether to act with exploration; `config.explore` by default.
             random_actions: Whether to act uniformly at random.
@@ -139,7 +141,7 @@ class GoalEnvRunner(SingleAgentEnvRunner):
             while (
                 len(episodes) < num_episodes
                 if num_episodes is not None
-                else steps < (num_timesteps or 0)
+                else steps == 0 or steps + self._num_running() <= (num_timesteps or 0)
             ):
                 steps += self._step(explore, random_actions, episodes)
             make_callback(
@@ -153,6 +155,9 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         self._increase_sampled_metrics(steps, len(episodes))
         self.env_steps += steps
         return episodes
+
+    def _num_running(self) -> int:
+        return sum(episode is not None for episode in self._open)
 
     def _reset(self) -> None:
         self.drop_open_episodes()
@@ -221,7 +226,8 @@ class GoalEnvRunner(SingleAgentEnvRunner):
 
     def _to_env(self, actions: Array) -> Array:
         """Actions in the environment's bounds."""
-        return self._action_low + (actions + 1) / 2 * self._action_range
+        scaled = self._action_low + (actions + 1) / 2 * self._action_range
+        return np.clip(scaled, self._action_low, self._action_high)  # rounding may exceed them
 
     def drop_open_episodes(self) -> int:
         """Drops the episodes that are going on; the next ones start from fresh seeds.
@@ -277,7 +283,12 @@ class GoalEnvRunner(SingleAgentEnvRunner):
             ended = running & (terminated | truncated | too_long)
             if ended.any():
                 distance = infos.get("final_distance", _distance(self._observation))
-                success = infos.get("is_success", infos.get("success", reward >= 0))
+                success = infos.get("is_success", infos.get("success"))
+                if success is None:
+                    raise ValueError(
+                        "The environment's info holds neither 'is_success' nor 'success', one of "
+                        "which must say whether the goal is reached."
+                    )
                 result["final_distance"][ended] = distance[ended]
                 result["success"][ended] = success[ended]
                 running &= ~ended
@@ -290,6 +301,7 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         state = super().get_state(components, **kwargs)
         if self._check_component(RUNNER_STATE, components, kwargs.get("not_components")):
             state[RUNNER_STATE] = {
+                "worker_index": self.worker_index,
                 "rng": self.rng.bit_generator.state,
                 "env_steps": self.env_steps,
             }
@@ -298,9 +310,14 @@ class GoalEnvRunner(SingleAgentEnvRunner):
     @override(SingleAgentEnvRunner)
     def set_state(self, state: dict[str, Any]) -> None:
         super().set_state(state)
-        if RUNNER_STATE in state:
+        # RLlib sends the local runner's state to remote ones, which must not all act alike.
+        if state.get(RUNNER_STATE, {}).get("worker_index") == self.worker_index:
             self.rng.bit_generator.state = state[RUNNER_STATE]["rng"]
             self.env_steps = state[RUNNER_STATE]["env_steps"]
+
+    def reseed(self, env_steps: int) -> None:
+        """Starts a random stream of its own that a run has not used up to so many steps."""
+        self.rng = np.random.default_rng([self._seed or 0, self.worker_index, env_steps])
 
     def forget_weights_version(self) -> None:
         """Takes the next weights whatever their number: a restore may go back in time."""

@@ -103,7 +103,7 @@ class ODACTorchLearner(TorchLearner):
         Args:
             episodes: New episodes.
             episodes_refs: References to lists of new episodes; one whose owner has died is
-                dropped and counted.
+                dropped.
             num_updates: K. With several learners it must be equal on all of them.
             timesteps: RLlib's counters, for learning rate schedules.
 
@@ -279,6 +279,7 @@ class ODACTorchLearner(TorchLearner):
             state[LEARNER_STATE] = {
                 "num_updates": self._num_updates,
                 "noise": self._noise.get_state().numpy(),
+                "device": self._device.type,
             }
         return state
 
@@ -290,8 +291,12 @@ class ODACTorchLearner(TorchLearner):
         super().set_state(state)
         if LEARNER_STATE in state:
             self._num_updates = state[LEARNER_STATE]["num_updates"]
-            if self._device.type == "cpu":
+            # RLlib saves one learner for all: the others must not share its noise. And generators
+            # of different devices are not alike.
+            if self._learner_index == 0 and state[LEARNER_STATE]["device"] == self._device.type:
                 self._noise.set_state(torch.from_numpy(state[LEARNER_STATE]["noise"].copy()))
+            else:
+                self._noise.manual_seed(7919 * self._learner_index + self._num_updates)
 
     def save_replay(self, directory: str | Path) -> str:
         """Writes this learner's shard into a directory and returns its file name."""
@@ -312,6 +317,7 @@ class ODACTorchLearner(TorchLearner):
             module.action_dim,
             config.relabel,
         )
+        self.replay.clear()
         index = 0
         for shard in shards:
             others.load(Path(directory) / shard)

@@ -1,8 +1,8 @@
 """The mathematics of ODAC as pure functions on tensors.
 
-Every function is named after the equation that it computes and is used unchanged by the learner,
-by the tabular oracle's tests and by the plots. All of them broadcast over batch dimensions; `(B,)`
-below stands for any shape.
+Every function is named after the equation that it computes and is used unchanged by the learner
+and by the tests that hold it against the exact oracle. All of them broadcast over batch dimensions;
+`(B,)` below stands for any shape.
 
 Symbols follow Rudner et al., "Outcome-Driven Reinforcement Learning via Variational Inference"
 (NeurIPS 2021): Δ = 1 says that the outcome happens in this step, Δ = 0 that the trajectory goes on.

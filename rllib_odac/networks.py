@@ -1,7 +1,7 @@
 """The networks of the actor-critic as plain PyTorch modules, without anything of RLlib.
 
-They take normalised inputs and share one trick: where the mathematics asks for several passes
-through a network, the passes are batched into one, because small matrices are bound by overhead.
+They take normalised inputs. Critics are evaluated together in batched products, because small
+matrices are bound by overhead.
 """
 
 from __future__ import annotations
@@ -147,6 +147,7 @@ class GoalDynamics(nn.Module):
         goal_dim: int,
         hidden: Sequence[int],
         distribution: str = "laplace",
+        *,
         min_scale: float = 0.01,
         background: float = 0.05,
         learned: bool = True,

@@ -259,6 +259,11 @@ class GoalReplay:
         oldest = self._next_entry - self._num_transitions
         return (oldest + (fraction * self._num_transitions).long()) % self.capacity
 
+    def clear(self) -> None:
+        """Forgets every episode; counts of what was ever added and the random state stay."""
+        self._episodes.clear()
+        self._head = self._next_entry = self._num_states = self._num_transitions = 0
+
     def _in_order(self) -> Tensor:
         """Slots of the states held, oldest first."""
         rows = torch.arange(self._head - self._num_states, self._head, device=self.device)
@@ -322,8 +327,7 @@ class GoalReplay:
                     f"The replay file {path} holds '{name}' of size {arrays[name].shape[1]}, but "
                     f"this environment has size {values.shape[1]}."
                 )
-        self._episodes.clear()
-        self._head = self._next_entry = self._num_states = self._num_transitions = 0
+        self.clear()
         start = 0
         for steps, terminated in arrays["episodes"].tolist():
             rows = {name: arrays[name][start : start + steps + 1] for name in self._columns}

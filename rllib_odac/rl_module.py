@@ -27,18 +27,7 @@ from rllib_odac.networks import (
     SquashedGaussianPolicy,
 )
 
-DEFAULT_MODEL_CONFIG: dict[str, Any] = {
-    "hidden": (256, 256),  # widths of the hidden layers of every network
-    "num_critics": 2,  # critics in the ensemble; their minimum is used
-    "critic_layer_norm": False,
-    "dynamics_distribution": "laplace",  # or "gaussian"
-    "dynamics_min_scale": 0.01,  # floor of the density's scale, in goal scales
-    "dynamics_background": 0.05,  # weight of the uniform background, ε
-    "learn_dynamics": True,  # False: a fixed density around φ(s), the ablation "fixed p̂_d"
-    "fixed_dynamics_scale": 0.05,  # its scale, in goal scales
-    "kl_weight": 0.05,  # or "auto": learned, from `INITIAL_KL_WEIGHT`
-}
-INITIAL_KL_WEIGHT = 0.1
+INITIAL_KL_WEIGHT = 0.1  # where `kl_weight="auto"` starts
 
 
 class ODACRLModule(TorchRLModule, InferenceOnlyAPI):
@@ -52,7 +41,7 @@ class ODACRLModule(TorchRLModule, InferenceOnlyAPI):
     @override(RLModule)
     def setup(self) -> None:
         space: gym.spaces.Dict = self.observation_space
-        config = DEFAULT_MODEL_CONFIG | dict(self.model_config)
+        config = self.model_config  # filled by `ODACConfig`
         observation_dim = gym.spaces.flatdim(space["observation"])
         self.goal_dim = gym.spaces.flatdim(space["desired_goal"])
         self.action_dim = gym.spaces.flatdim(self.action_space)

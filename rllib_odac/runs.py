@@ -51,7 +51,7 @@ class RunSpec:
         num_env_runners: Remote env runners; 0 collects in the driver's process.
         num_learners: Remote learners; 0 learns in the driver's process.
         stop_success: Stop early once this success rate is reached in an evaluation.
-        steps_per_iteration: Environment steps between two rows of progress.
+        evaluate_every: Environment steps between two evaluations, each a row of progress.
         evaluation_episodes: Episodes of each evaluation but the last.
         final_episodes: Episodes of the last evaluation.
         checkpoint_every: Environment steps between two checkpoints.
@@ -65,7 +65,7 @@ class RunSpec:
     num_env_runners: int = 0
     num_learners: int = 0
     stop_success: float | None = None
-    steps_per_iteration: int = 1000
+    evaluate_every: int = 1000
     evaluation_episodes: int = 20
     final_episodes: int = 100
     checkpoint_every: int = 1000
@@ -78,7 +78,7 @@ class RunSpec:
         """
         from rllib_odac.config import ODACConfig
 
-        for name in ("steps", "steps_per_iteration", "evaluation_episodes", "checkpoint_every"):
+        for name in ("steps", "evaluate_every", "evaluation_episodes", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1.")
         for name in ("seed", "num_env_runners", "num_learners"):
@@ -93,10 +93,11 @@ class RunSpec:
             .env_runners(num_env_runners=self.num_env_runners)
             .learners(num_learners=self.num_learners)
             .evaluation(evaluation_duration=self.evaluation_episodes)
-            .reporting(min_sample_timesteps_per_iteration=self.steps_per_iteration)
+            .reporting(min_sample_timesteps_per_iteration=self.evaluate_every)
             .debugging(seed=self.seed, log_level="ERROR")
         )
         config.apply_settings(self.settings)
+        config.check_settings()
         environments = max(1, self.num_env_runners) * config.num_envs_per_env_runner
         if environments > STEPS_PAST_THE_END:
             raise ValueError(
@@ -119,7 +120,8 @@ class Run:
         on_row: Called with each new row of progress.
 
     Raises:
-        ValueError: If the directory holds another run, or this one and `resume` is not set.
+        ValueError: If a setting is wrong, the directory holds another run, or this one and
+            `resume` is not set, or it cannot be written.
     """
 
     def __init__(
@@ -134,10 +136,17 @@ class Run:
         self.resume = resume
         self.on_row = on_row
         self.rows: list[dict[str, Any]] = []
+        self._config = spec.config()
         self._check_directory()
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"out is '{self.out}', which cannot be made: {error}.") from None
+        if not os.access(self.out, os.W_OK):
+            raise ValueError(f"out is '{self.out}', which cannot be written to.")
 
     @property
-    def finished(self) -> dict[str, Any] | None:
+    def summary_if_finished(self) -> dict[str, Any] | None:
         """The summary, if the run has ended as far as its specification asks for."""
         path = self.out / "summary.json"
         if not path.exists():
@@ -153,12 +162,10 @@ class Run:
         Returns:
             What `summary.json` holds.
         """
-        if (summary := self.finished) is not None:
+        if (summary := self.summary_if_finished) is not None:
             return summary
-        config = self.spec.config()
-        self.out.mkdir(parents=True, exist_ok=True)
         _write_json(self.out / "config.json", asdict(self.spec))
-        algorithm = config.build_algo()
+        algorithm = self._config.build_algo()
         try:
             self._restore(algorithm)
             self._train(algorithm)
@@ -171,7 +178,8 @@ class Run:
         saved = algorithm.env_steps
         while algorithm.env_steps < self.spec.steps:
             left = self.spec.steps - algorithm.env_steps
-            algorithm.shorten_iteration(min(left, self.spec.steps_per_iteration))
+            if left < self.spec.evaluate_every:
+                algorithm.shorten_iteration(left)
             result = algorithm.train()
             row = self._row(algorithm, result)
             solved = self._is_solved(row["success_rate"])
@@ -183,7 +191,7 @@ class Run:
             self.rows.append({name: row.get(name) for name in PROGRESS_COLUMNS})
             self._write_progress()
             self.on_row(self.rows[-1])
-            if solved:
+            if solved or algorithm.env_steps >= self.spec.steps:
                 return
             if algorithm.env_steps - saved >= self.spec.checkpoint_every:
                 self._checkpoint(algorithm, self._checkpoint_path(algorithm.env_steps))
@@ -244,10 +252,14 @@ class Run:
                 shutil.rmtree(old)
 
     def _whole_checkpoints(self) -> list[Path]:
-        """Checkpoints, oldest first."""
-        found = sorted((self.out / "checkpoints").glob("step_*[0-9]"))
-        final = self.out / "checkpoint_final"
-        return [*found, final] if final.is_dir() else found
+        """Checkpoints by their environment steps; a run that goes on outgrows its final one."""
+        from rllib_odac.algorithm import read_manifest
+
+        found = [*(self.out / "checkpoints").glob("step_*[0-9]"), self.out / "checkpoint_final"]
+        return sorted(
+            (path for path in found if path.is_dir()),
+            key=lambda path: read_manifest(path)["env_steps"],
+        )
 
     def _restore(self, algorithm: ODAC) -> None:
         checkpoints = self._whole_checkpoints()
@@ -277,7 +289,11 @@ class Run:
                     "run to resume."
                 )
             return
-        stored, wanted = json.loads(path.read_text()), json.loads(json.dumps(asdict(self.spec)))
+        wanted = json.loads(json.dumps(asdict(self.spec)))
+        try:
+            stored = json.loads(path.read_text())
+        except ValueError as error:
+            raise ValueError(f"'{path}' is damaged: {error}.") from None
         if not self.resume:
             raise ValueError(
                 f"out is '{self.out}', which holds a run of {stored['env']} already; give another "

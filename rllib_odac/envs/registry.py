@@ -164,6 +164,8 @@ def check_goal_env(env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any], name: str)
             f"{name} has {type(action).__name__} actions, but ODAC needs continuous ones "
             "(a bounded Box)."
         )
+    if len(action.shape) != 1:
+        raise ValueError(f"{name} has actions of shape {action.shape}, but ODAC needs a vector.")
     if not action.is_bounded("both"):
         raise ValueError(f"{name} has actions without bounds, but ODAC needs a bounded Box.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import numpy as np
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, COMPONENT_RL_MODULE
 from ray.rllib.core import DEFAULT_MODULE_ID as MODULE
 
+from rllib_odac.algorithm import read_manifest
 from rllib_odac.config import ODACConfig
-from rllib_odac.env_runner import TRAINING_SEEDS, GoalEnvRunner
-from rllib_odac.evaluation.evaluate import summarize
+from rllib_odac.env_runner import GoalEnvRunner
+from rllib_odac.evaluation.evaluate import held_out_seeds, summarize
 from rllib_odac.evaluation.plots import plot_distances
 from rllib_odac.evaluation.video import Frame, picture_strip, record_video, render_frame
 
@@ -39,8 +41,7 @@ class CheckpointPolicy:
 
     def evaluate(self, num_episodes: int, seed: int = 0) -> dict[str, float]:
         """Acts deterministically on held-out goals; the figures are those of `summarize`."""
-        first = TRAINING_SEEDS + seed * 1_000_000
-        return summarize(self.runner.evaluate(range(first, first + num_episodes)))
+        return summarize(self.runner.evaluate(held_out_seeds(num_episodes, seed)))
 
     def record(self, path: str | Path, seed: int = 0, num_episodes: int = 3) -> list[Path]:
         """Films some held-out episodes.
@@ -57,15 +58,14 @@ class CheckpointPolicy:
         """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        first = TRAINING_SEEDS + seed * 1_000_000
-        seeds = range(first, first + num_episodes)
+        seeds = held_out_seeds(num_episodes, seed)
         strip = path.with_suffix(".png")
         try:
             episodes = [self._follow(seed, film=True) for seed in seeds]
         except RuntimeError as error:
-            print(f"warning: {error}")
+            print(f"warning: {error}", file=sys.stderr)
             lines = [self._follow(seed)[1] for seed in seeds]
-            plot_distances(lines, strip, f"{self.config.env}, held-out goals", "m")
+            plot_distances(lines, strip, f"{self.config.env}, held-out goals")
             return [strip]
         frames, distances = episodes[0]
         picture_strip(strip, frames[: _arrival(distances) + 1])
@@ -91,7 +91,7 @@ class CheckpointPolicy:
                 if ended:
                     return frames, distances
                 state, _, terminated, truncated, _ = env.step(self.runner.act(state))
-                ended = terminated or truncated
+                ended = terminated or truncated or len(distances) == self.config.max_episode_steps
         finally:
             env.close()
 
@@ -109,15 +109,11 @@ def checkpoint_config(path: Path) -> ODACConfig:
     Raises:
         ValueError: If there is no checkpoint of ODAC in that directory.
     """
-    file = path / "class_and_ctor_args.pkl"
-    if not file.is_file():
-        raise ValueError(
-            f"'{path}' is no checkpoint: it must be a directory that odac train wrote."
-        )
-    with open(file, "rb") as stream:
-        content = pickle.load(stream)
-    state = content["ctor_args_and_kwargs"][0][0]
-    if not (isinstance(state, dict) and issubclass(state.get("class", object), ODACConfig)):
-        raise ValueError(f"'{path}' is a checkpoint of {content['class'].__name__}, not of ODAC.")
-    config: ODACConfig = ODACConfig.from_state(state)
+    read_manifest(path)
+    try:
+        with open(path / "class_and_ctor_args.pkl", "rb") as stream:
+            state = pickle.load(stream)["ctor_args_and_kwargs"][0][0]
+        config: ODACConfig = ODACConfig.from_state(state)
+    except Exception as error:
+        raise ValueError(f"The checkpoint '{path}' is damaged: {error}") from error
     return config

@@ -38,6 +38,12 @@ def summarize(episodes: dict[str, np.ndarray[Any, Any]]) -> dict[str, float]:
     }
 
 
+def held_out_seeds(num_episodes: int, seed: int = 0) -> list[int]:
+    """Environment seeds that training never uses; each `seed` names another million of them."""
+    first = TRAINING_SEEDS + seed * 1_000_000
+    return list(range(first, first + num_episodes))
+
+
 def evaluate_episodes(
     env_runners: EnvRunnerGroup, num_episodes: int, seed: int = 0
 ) -> dict[str, np.ndarray[Any, Any]]:
@@ -48,8 +54,7 @@ def evaluate_episodes(
     Returns:
         (N,) arrays as `GoalEnvRunner.evaluate` returns them, in the order of the seeds.
     """
-    first = TRAINING_SEEDS + seed * 1_000_000
-    seeds = list(range(first, first + num_episodes))
+    seeds = held_out_seeds(num_episodes, seed)
     workers = env_runners.healthy_worker_ids()
     if not workers:
         result: dict[str, np.ndarray[Any, Any]] = env_runners.local_env_runner.evaluate(seeds)
@@ -61,6 +66,8 @@ def evaluate_episodes(
         local_env_runner=False,
         remote_worker_ids=[worker for worker, part in by_worker.items() if part],
     )
+    if not results:
+        raise RuntimeError("Every evaluation env runner was lost while it evaluated.")
     return {name: np.concatenate([part[name] for part in results]) for name in results[0]}
 
 

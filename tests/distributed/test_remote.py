@@ -85,6 +85,7 @@ def test_shards_are_redistributed_over_another_number_of_learners(ray_cluster, t
     algorithm.stop()
 
     single = small_config().build_algo()
+    single.train()  # what it has of its own is replaced
     single.restore_from_path(str(tmp_path / "two"))
     (restored,) = each(single, shard)
     assert sorted(episode.tobytes() for episode in restored) == saved

@@ -33,8 +33,12 @@ def test_the_ball_goes_round_the_box(ray_cluster):
 
 @pytest.mark.parametrize(
     "ablation",
-    [{"learn_dynamics": False}, {"learn_discount": False}],
-    ids=["fixed dynamics", "fixed discount"],
+    [
+        {"learn_dynamics": False},
+        {"learn_discount": False},
+        {"learn_dynamics": False, "learn_discount": False},
+    ],
+    ids=["fixed dynamics", "fixed discount", "fixed both"],
 )
 def test_ablations_learn_to_reach_too(ray_cluster, ablation):
     result = train(ODACConfig().environment("FetchReach-v4").training(**ablation), steps=3000)

@@ -43,7 +43,7 @@ class Drifting(gym.Env):
             self.position = self.position * np.nan
         if self.steps == 30 and self.failure == "raise":
             raise OSError("the simulator lost its connection")
-        return self._observe(), 0.0, False, False, {}
+        return self._observe(), 0.0, False, False, {"is_success": False}
 
     def _observe(self):
         return {
@@ -65,13 +65,14 @@ def innermost(error):
         ("nan", "NaN or infinity in 'observation'", 0),
         ("nan", "NaN or infinity in 'observation'", 1),
         ("raise", "the simulator lost its connection", 0),
+        ("raise", "the simulator lost its connection", 1),
     ],
 )
 def test_a_broken_environment_stops_training(ray_cluster, failure, sentence, num_env_runners):
     config = small_config(Drifting).environment(Drifting, env_config={"failure": failure})
     config.env_runners(num_env_runners=num_env_runners).evaluation(evaluation_interval=None)
     algorithm = config.build_algo()
-    with pytest.raises((ValueError, RuntimeError)) as info:
+    with pytest.raises((ValueError, RuntimeError, OSError)) as info:
         algorithm.train()
     assert sentence in innermost(info.value)
     algorithm.stop()

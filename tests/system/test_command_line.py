@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -32,6 +33,13 @@ def odac(*arguments, cwd=None, check=True):
     if check:
         assert process.returncode == 0, process.stderr
     return process
+
+
+def wait_for(condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def read_run(out: Path):
@@ -98,9 +106,7 @@ def test_a_killed_run_resumes_to_the_same_end(tmp_path, finished_run):
         stdout=subprocess.DEVNULL,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 120
-    while not list((out / "checkpoints").glob("step_*[0-9]")) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_for(lambda: list((out / "checkpoints").glob("step_*[0-9]")))
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert not (out / "summary.json").exists()
@@ -110,6 +116,41 @@ def test_a_killed_run_resumes_to_the_same_end(tmp_path, finished_run):
     assert progress["env_steps"].tolist() == expected["env_steps"].tolist()
     columns = [name for name in progress if name != "wall_s"]
     pd.testing.assert_frame_equal(progress[columns], expected[columns])
+
+
+def test_a_longer_run_goes_on_from_its_newest_checkpoint(tmp_path):
+    out = tmp_path / "run"
+    odac("train", *BOX, "--steps", 500, "--out", out, "--checkpoint-every", 500)
+    longer = ["train", *BOX, "--steps", "50000", "--out", str(out), "--checkpoint-every", "500"]
+    longer.append("--resume")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rllib_odac.cli", *longer],
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    wait_for((out / "checkpoints" / "step_000001000").is_dir)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    odac("train", *BOX, "--steps", 2000, "--out", out, "--resume")
+    steps = pd.read_csv(out / "progress.csv")["env_steps"].tolist()
+    assert steps[-1] == 2000
+    assert steps == sorted(set(steps))
+    assert steps[:2] == [500, 1000]
+
+
+def test_a_terminal_shows_a_progress_bar(tmp_path):
+    command = [sys.executable, "-m", "rllib_odac.cli", "train", *BOX, "--steps", "500"]
+    primary, secondary = os.openpty()
+    process = subprocess.Popen([*command, "--out", str(tmp_path / "run")], stdout=secondary)
+    os.close(secondary)
+    shown = b""
+    with contextlib.suppress(OSError):  # how a terminal says that its other end is closed
+        while part := os.read(primary, 4096):
+            shown += part
+    assert process.wait() == 0
+    assert b"500 / 500 steps" in shown
+    assert b"success" in shown
+    assert b"env_steps" not in shown
 
 
 def test_stop_success_ends_a_run_early(tmp_path):
@@ -140,7 +181,12 @@ def test_envs_lists_our_own_and_the_robots():
         (["train", "FetchReach-v4", "--set", "tau"], "'tau', but must have the form key=value"),
         (["train", "FetchReach-v4", "--num-env-runners", "-1"], "num_env_runners is -1"),
         (["train", "FetchReach-v4", "--resume"], "resume needs --out"),
-        (["evaluate", "nowhere"], "'nowhere' is no checkpoint"),
+        (["train", "FetchReach-v4", "--set", "lr=-1"], "lr is -1, but must be a positive number"),
+        (["train", "FetchReach-v4", "--set", "seed=1"], "no setting 'seed'"),
+        (["train", "FetchReach-v4", "--set", "replay_capacity=40"], "must be more than 50"),
+        (["train", "FetchReach-v4", "--out", "/proc/x"], "out is '/proc/x', which cannot be made"),
+        (["train", "nosuchmodule:Env-v0"], "needs the package 'nosuchmodule'"),
+        (["evaluate", "nowhere"], "'nowhere' is no whole checkpoint"),
     ],
 )
 def test_bad_input_gets_one_sentence(tmp_path, arguments, sentence):

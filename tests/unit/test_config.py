@@ -25,6 +25,8 @@ from rllib_odac import ODACConfig
         ("random_action_share", 2, r"random_action_share is 2, but must be a number in \[0, 1\]"),
         ("hidden", [], r"hidden is \[\], but must be a non-empty list"),
         ("hidden", "256", "hidden is '256'"),
+        ("lr", -1.0, "lr is -1.0, but must be a positive number"),
+        ("objective_settings", {"speed": 1}, "objective_settings do not fit ODACObjective"),
         ("learn_discount", "yes", "learn_discount is 'yes', but must be True or False"),
         ("dynamics_distribution", "cauchy", 'must be "laplace" or "gaussian"'),
         ("relabel", {"future": 0.8, "own": 0.3}, "sum to 1.1, but must sum to 1"),
