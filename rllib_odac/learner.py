@@ -48,6 +48,9 @@ class ODACTorchLearner(TorchLearner):
     def build(self) -> None:
         config = self.config
         torch.set_num_threads(config.num_threads)
+        # Adam's moments of weights that no longer learn decay into denormal numbers, with which a
+        # CPU counts many times slower: a tenth of an update's time after 10,000 updates.
+        torch.set_flush_denormal(True)
         super().build()
         module = self.goal_module
         seed = config.seed if config.seed is not None else torch.seed() % 2**31
@@ -120,15 +123,15 @@ class ODACTorchLearner(TorchLearner):
             self._set_goal_scale()
         for start in range(0, num_updates, UPDATES_PER_DRAW):
             count = min(UPDATES_PER_DRAW, num_updates - start)
-            draw = self.replay.sample(count * batch_size)
+            draw = module.prepare(self.replay.sample(count * batch_size))
+            columns = {name: torch.split(column, batch_size) for name, column in draw.items()}
             noise = torch.randn(
                 (count, 2, batch_size, module.action_dim),
                 generator=self._noise,
                 device=self._device,
             )
             for i in range(count):
-                rows = slice(i * batch_size, (i + 1) * batch_size)
-                batch = {name: column[rows] for name, column in draw.items()}
+                batch = {name: column[i] for name, column in columns.items()}
                 batch["noise"] = noise[i]
                 self._log_update = start + i + 1 == num_updates
                 self._update({DEFAULT_MODULE_ID: batch})

@@ -44,7 +44,7 @@ class SquashedGaussianPolicy(nn.Module):
         """Mean and log standard deviation before the squashing, each (B, A)."""
         mean, log_std = self.net(inputs).chunk(2, dim=-1)
         low, high = LOG_STD_RANGE
-        return mean, low + 0.5 * (high - low) * (torch.tanh(log_std) + 1)
+        return mean, torch.tanh(log_std) * (0.5 * (high - low)) + 0.5 * (high + low)
 
     def sample(self, inputs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Actions for given standard normal noise, and their log-probability.
@@ -57,11 +57,11 @@ class SquashedGaussianPolicy(nn.Module):
             (B, A) actions in [−1, 1] and (B,) log π(a | s, g), both differentiable.
         """
         mean, log_std = self(inputs)
-        raw = mean + log_std.exp() * noise
-        log_prob = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
-        # log(1 − tanh²(u)) without the cancellation at large |u|
-        log_prob = log_prob - 2 * (LOG_2 - raw - F.softplus(-2 * raw))
-        return torch.tanh(raw), log_prob.sum(-1)
+        raw = torch.addcmul(mean, log_std.exp(), noise)
+        # log(1 − tanh²(u)) = 2 log 2 − 2 log(eᵘ + e⁻ᵘ), without cancellation at large |u|
+        log_prob = 2 * torch.logaddexp(raw, -raw) - log_std - 0.5 * noise.square()
+        constant = 0.5 * math.log(2 * math.pi) + 2 * LOG_2
+        return torch.tanh(raw), log_prob.sum(-1) - noise.shape[-1] * constant
 
 
 class CriticEnsemble(nn.Module):

@@ -8,7 +8,7 @@ relabelling; normalising inside the module keeps the replay in the environment's
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Self
 
 import gymnasium as gym
 import torch
@@ -171,13 +171,39 @@ class ODACRLModule(TorchRLModule, InferenceOnlyAPI):
 
     # Learning -------------------------------------------------------------------------------------
 
+    @override(nn.Module)
+    def train(self, mode: bool = True) -> Self:
+        # RLlib calls this at every update; no layer here behaves otherwise in training.
+        self.training = mode
+        return self
+
+    @torch.no_grad()
+    def prepare(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Normalised inputs of a replay batch: one pass over all the updates of a draw.
+
+        Args:
+            batch: What `GoalReplay.sample` gives.
+
+        Returns:
+            The batch, with `inputs`, `next_inputs` and `dynamics_inputs` of the networks and with
+            `way_made` and `way_wanted` (B, G), from φ(s) to φ(s') and to the goal in goal scales.
+        """
+        observation, achieved = batch["observation"], batch["achieved_goal"]
+        next_achieved, goal = batch["next_achieved_goal"], batch["goal"]
+        return batch | {
+            "inputs": self.policy_inputs(observation, achieved, goal),
+            "next_inputs": self.policy_inputs(batch["next_observation"], next_achieved, goal),
+            "dynamics_inputs": self.dynamics_inputs(observation, achieved, batch["actions"]),
+            "way_made": (next_achieved - achieved) / self.goal_scale,
+            "way_wanted": (goal - achieved) / self.goal_scale,
+        }
+
     @override(TorchRLModule)
     def _forward_train(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Tensor]:
         """Every network pass of one update, each made once.
 
         Args:
-            batch: What `GoalReplay.sample` gives, with `noise` (2, B, A) for the actions at s
-                and at s'.
+            batch: What `prepare` gives, with `noise` (2, B, A) for the actions at s and at s'.
 
         Returns:
             (B,) tensors unless said otherwise:
@@ -186,36 +212,29 @@ class ODACRLModule(TorchRLModule, InferenceOnlyAPI):
             the target critics, constant; `log_prob_next` of φ(s'), differentiable; `log_prob_goal`
             of the goal, constant; `log_kl_weight` ().
         """
-        observation, achieved = batch["observation"], batch["achieved_goal"]
-        goal, actions = batch["goal"], batch["actions"]
+        inputs, next_inputs = batch["inputs"], batch["next_inputs"]
         noise, next_noise = batch["noise"]
 
+        # Two passes of the policy: batched into one, the backward pass would go through both
+        # halves, although only the first needs it, and cost more than the call that it saves.
         with torch.no_grad():
-            next_inputs = self.policy_inputs(
-                batch["next_observation"], batch["next_achieved_goal"], goal
-            )
             next_actions, next_log_prob = self.policy.sample(next_inputs, next_noise)
             next_q = self.target_critic(torch.cat([next_inputs, next_actions], dim=-1))
-            inputs = self.policy_inputs(observation, achieved, goal)
 
         policy_actions, log_prob = self.policy.sample(inputs, noise)
         policy_q = self.critic(torch.cat([inputs, policy_actions], dim=-1), frozen=True)
-        q_values = self.critic(torch.cat([inputs, actions], dim=-1))
+        q_values = self.critic(torch.cat([inputs, batch["actions"]], dim=-1))
 
-        displacement, log_scale = self.dynamics(
-            self.dynamics_inputs(observation, achieved, actions)
-        )
-        moved = (batch["next_achieved_goal"] - achieved) / self.goal_scale
-        wanted = (goal - achieved) / self.goal_scale
+        displacement, log_scale = self.dynamics(batch["dynamics_inputs"])
         with torch.no_grad():
-            log_prob_goal = self.dynamics.log_prob(wanted - displacement, log_scale)
+            log_prob_goal = self.dynamics.log_prob(batch["way_wanted"] - displacement, log_scale)
         return {
             "q_values": q_values,
             "policy_q": policy_q.amin(0),
             "policy_kl": action_prior_kl(log_prob, policy_actions),
             "next_q": next_q.amin(0),
             "next_kl": action_prior_kl(next_log_prob, next_actions),
-            "log_prob_next": self.dynamics.log_prob(moved - displacement, log_scale),
+            "log_prob_next": self.dynamics.log_prob(batch["way_made"] - displacement, log_scale),
             "log_prob_goal": log_prob_goal,
             "log_scale": log_scale.detach(),
             "log_kl_weight": self.log_kl_weight,
