@@ -7,8 +7,7 @@ and ratios are formed round by round. Batches of 256, networks with two hidden l
 shapes of FetchPush (observation 25, goal 3, action 4), one thread:
 
 - `bare`: the same ODAC update as a plain PyTorch loop over batches and noise that lie ready in
-  memory, inputs normalised. Before all else, the same start and batches have to take it to the same
-  parameters as the learner.
+  memory, normalised. First the same start and batches must take it to the learner's parameters.
 - `rllib_odac`: `ODACTorchLearner.update`, with relabelled batches from its replay and with its
   metrics, called as `ODAC` calls it at its defaults: for 50 updates at once.
 - `stable_baselines3`: SAC with `HerReplayBuffer` at its defaults. It learns no dynamics: three
@@ -19,8 +18,8 @@ shapes of FetchPush (observation 25, goal 3, action 4), one thread:
   is without the layers that can be left out, which still makes larger critics than the others'.
 
 Every replay holds the same transitions. They are made up, since no time depends on what they say;
-FetchPush itself judges the goals that `HerReplayBuffer` relabels. ODAC's learner has its thread
-round denormal numbers to zero, which spares the other three, in the same thread, their slowness.
+FetchPush itself judges the goals that `HerReplayBuffer` relabels. Denormal numbers, which are slow,
+are flushed to zero for all four; of them, only ODAC's learner does so by itself.
 """
 
 from __future__ import annotations
@@ -251,6 +250,7 @@ def measure(transitions: int, rounds: int) -> pd.DataFrame:
     times = pd.DataFrame(index=range(-1, rounds), columns=list(contestants), dtype=float)
     for index in times.index:
         for name, (call, calls, units) in contestants.items():
+            torch.set_flush_denormal(True)  # again, for our learner turns it off at its end
             start = time.perf_counter()
             for _ in range(calls):
                 call()
