@@ -1,12 +1,13 @@
-"""The full learning results: every task with several seeds, through the command line.
+"""The full learning results: every tuned task with several seeds, through the command line.
 
-    python benchmarks/learning.py                       # everything, about 15 minutes on two cores
-    python benchmarks/learning.py --task fetch_reach --seeds 0 1 2
+    python benchmarks/learning.py                       # everything, hours on two cores
+    python benchmarks/learning.py --task fetch_push sawyer_window --objective odac her --jobs 2
 
-Each run is one `odac train` in a process of its own. All progress rows of a task go to
+Each run is one `odac train --config tune_configs/TASK.json` in a process of its own, in a directory
+of its own below `--runs`, where an interrupted one goes on. All progress rows of a task go to
 `results/learning_TASK.csv`, the last row of each run with its command and machine to
-`results/learning.csv`, the curves to `results/learning_TASK.png`. Runs that are there already are
-not made again.
+`results/learning.csv`, the curves to `results/learning_TASK.png`. Runs whose rows are there already
+are not made again; `--missing` lists what is not there yet.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import platform
 import shlex
 import subprocess
 import sys
-import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import matplotlib
@@ -27,68 +29,86 @@ import pandas as pd
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-RESULTS = Path(__file__).parent / "results"
-TASKS = {
-    "fetch_reach": ["FetchReach-v4", "--steps", "6000", "--evaluate-every", "500"],
-    "box2d": [
-        *("odac/Box2D-v0", "--steps", "60000", "--evaluate-every", "5000"),
-        *("--set", "updates_per_env_step=0.2"),
-    ],
-}
-UNITS = {"fetch_reach": "m", "box2d": "units of length"}
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+SUMMARY = RESULTS / "learning.csv"
+CONFIGS = ROOT / "tune_configs"
+TASKS = sorted(path.stem for path in CONFIGS.glob("*.json"))
+FIGURES = (
+    *("env_steps", "updates", "wall_s", "success_rate", "final_distance"),
+    *("normalized_distance", "evaluation_episodes"),
+)
+STYLES = {"odac": ("#0072b2", "-"), "her": ("#d55e00", "--")}  # told apart without colour too
+_writing = threading.Lock()
 
 
-def run(task: str, seed: int) -> None:
-    """Trains once and adds the rows to the results."""
-    rows_file, summary_file = RESULTS / f"learning_{task}.csv", RESULTS / "learning.csv"
-    arguments = ["train", *TASKS[task], "--seed", str(seed)]
-    with tempfile.TemporaryDirectory() as directory:
-        out = Path(directory) / "run"
-        command = [sys.executable, "-m", "rllib_odac.cli", *arguments, "--out", str(out)]
-        subprocess.run(command, check=True)
-        progress = pd.read_csv(out / "progress.csv")
-        summary = json.loads((out / "summary.json").read_text())
-    progress.insert(0, "seed", seed)
-    _append(rows_file, progress)
+def run(task: str, objective: str, seed: int, runs: Path) -> None:
+    """Trains once, or as far as is missing, and adds the rows to the results."""
+    config = (CONFIGS / f"{task}.json").relative_to(ROOT)
+    arguments = ["train", "--config", str(config), "--objective", objective, "--seed", str(seed)]
+    out = (runs / f"{task}-{objective}-{seed}").absolute()
+    command = [sys.executable, "-m", "rllib_odac.cli", *arguments, "--out", str(out), "--resume"]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    print(f"{task}, {objective}, seed {seed}: {out}.log", flush=True)
+    with open(f"{out}.log", "a") as log:
+        subprocess.run(command, check=True, cwd=ROOT, stdout=log, stderr=log)
+    progress = pd.read_csv(out / "progress.csv")
+    summary = json.loads((out / "summary.json").read_text())
     row = {
-        "task": task,
-        "seed": seed,
-        **{
-            name: summary[name]
-            for name in (
-                *("env_steps", "updates", "wall_s", "success_rate", "final_distance"),
-                *("normalized_distance", "evaluation_episodes"),
-            )
-        },
-        "steps_to_95": _steps_to(progress, 0.95),
+        **{"task": task, "objective": objective, "seed": seed},
+        **{name: summary[name] for name in FIGURES},
+        "steps_to_90": _steps_to(progress, 0.90),
         "command": shlex.join(["odac", *arguments]),
         "cores": os.cpu_count(),
         "cpu": _cpu(),
         **{name: summary["versions"][name] for name in ("ray", "torch", "python")},
     }
-    _append(summary_file, pd.DataFrame([row]))
-    plot(task)
+    progress.insert(0, "objective", objective)
+    progress.insert(1, "seed", seed)
+    with _writing:
+        _append(RESULTS / f"learning_{task}.csv", progress)
+        _append(SUMMARY, pd.DataFrame([row]))
+        plot(task)
 
 
 def plot(task: str) -> None:
-    """Draws success and distance of every seed over environment steps."""
+    """Draws success and distance of every run of a task over environment steps."""
     rows = pd.read_csv(RESULTS / f"learning_{task}.csv")
+    config = json.loads((CONFIGS / f"{task}.json").read_text())
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-    for seed, part in rows.groupby("seed"):
-        axes[0].plot(
-            part["env_steps"], 100 * part["success_rate"], marker=".", label=f"seed {seed}"
-        )
-        axes[1].plot(part["env_steps"], part["final_distance"], marker=".")
-    axes[0].axhline(95, color="0.6", linestyle=":")
+    for objective, method in rows.groupby("objective"):
+        color, line = STYLES[objective]
+        for _, part in method.groupby("seed"):
+            for ax, name, factor in (
+                (axes[0], "success_rate", 100),
+                (axes[1], "normalized_distance", 1),
+            ):
+                ax.plot(part["env_steps"], factor * part[name], color=color, lw=0.8, alpha=0.45)
+        mean = method.groupby("env_steps")[["success_rate", "normalized_distance"]].mean()
+        label = f"{objective.upper()}, {method['seed'].nunique()} seeds"
+        axes[0].plot(mean.index, 100 * mean["success_rate"], line, color=color, lw=2, label=label)
+        axes[1].plot(mean.index, mean["normalized_distance"], line, color=color, lw=2)
+    axes[0].axhline(90, color="0.6", linestyle=":")
     axes[0].set(ylabel="success on held-out goals (%)", ylim=(-3, 103))
     axes[0].legend()
-    axes[1].set(ylabel=f"final distance ({UNITS[task]})", yscale="log")
+    axes[1].set(ylabel="final distance (% of the initial one)")
+    axes[1].set_ylim(bottom=0)
     for ax in axes:
         ax.set_xlabel("environment steps")
         ax.grid(alpha=0.3)
-    figure.suptitle(f"ODAC on {TASKS[task][0]}")
+    figure.suptitle(config["env"])
     figure.savefig(RESULTS / f"learning_{task}.png", dpi=120)
     plt.close(figure)
+
+
+def missing(tasks: list[str], objectives: list[str], seeds: list[int]) -> list[tuple]:
+    """The runs whose rows are not in the results yet."""
+    done = set()
+    if SUMMARY.exists():
+        rows = pd.read_csv(SUMMARY)
+        done = set(zip(rows["task"], rows["objective"], rows["seed"], strict=True))
+    wanted = [(t, o, s) for t in tasks for s in seeds for o in objectives]
+    return [run for run in wanted if run not in done]
 
 
 def _append(path: Path, rows: pd.DataFrame) -> None:
@@ -110,19 +130,21 @@ def _cpu() -> str:
 def main() -> None:
     """Makes the runs that are missing."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--task", choices=list(TASKS), nargs="*", default=list(TASKS))
+    parser.add_argument("--task", choices=TASKS, nargs="*", default=TASKS)
+    parser.add_argument("--objective", choices=list(STYLES), nargs="*", default=["odac"])
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one core each")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "learning")
+    parser.add_argument("--missing", action="store_true", help="only list what is missing")
     arguments = parser.parse_args()
-    summary = RESULTS / "learning.csv"
-    for task in arguments.task:
-        for seed in arguments.seeds:
-            done = (
-                pd.read_csv(summary) if summary.exists() else pd.DataFrame({"task": [], "seed": []})
-            )
-            if ((done["task"] == task) & (done["seed"] == seed)).any():
-                continue
-            print(f"{task}, seed {seed}", flush=True)
-            run(task, seed)
+    todo = missing(arguments.task, arguments.objective, arguments.seeds)
+    if arguments.missing:
+        print("\n".join(f"{task} {objective} {seed}" for task, objective, seed in todo))
+        return
+    os.environ["OMP_NUM_THREADS"] = "1"
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        for result in [pool.submit(run, *one, arguments.runs) for one in todo]:
+            result.result()
 
 
 if __name__ == "__main__":

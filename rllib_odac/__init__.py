@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from rllib_odac.envs import make_env, make_vector_env, register_envs
+from rllib_odac.envs import goal_env, make_env, make_vector_env, register_envs
 
 if TYPE_CHECKING:
     from rllib_odac.algorithm import ODAC
@@ -41,6 +41,7 @@ __all__ = [
     "Run",
     "RunSpec",
     "TabularODAC",
+    "goal_env",
     "make_env",
     "make_vector_env",
     "register_envs",

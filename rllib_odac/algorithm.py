@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import DEFAULT_MODULE_ID
@@ -30,6 +31,7 @@ ALGORITHM_STATE = "odac"
 MANIFEST = "odac.json"
 CHECKPOINT_VERSION = 1
 REPLAY_DIRECTORY = "replay"
+EXPLORATION_GOALS = 256  # achieved goals that each learner draws anew after every update
 
 
 class ODAC(Algorithm):
@@ -68,7 +70,7 @@ class ODAC(Algorithm):
                 num_updates=num_updates,
                 timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self.env_steps},
             )
-            metrics, transitions = zip(*[result.get() for result in results], strict=True)
+            metrics, transitions, goals = zip(*[result.get() for result in results], strict=True)
             self.metrics.aggregate(list(metrics), key=LEARNER_RESULTS)
             self.updates += num_updates
             self._replay_ready = min(transitions) > 0
@@ -79,6 +81,23 @@ class ODAC(Algorithm):
                     policies=[DEFAULT_MODULE_ID],
                     inference_only=True,
                 )
+
+        self._spread_exploration_goals([drawn for drawn in goals if drawn is not None])
+
+    def _spread_exploration_goals(self, goals: list[Any]) -> None:
+        """Sends goals that learners drew from what was achieved to every env runner."""
+        if not goals:
+            return
+        drawn = np.concatenate(goals)
+        if self.env_runner_group.num_remote_env_runners() == 0:
+            self.env_runner.set_exploration_goals(drawn)
+            return
+        reference = ray.put(drawn)  # once into the object store, however many env runners
+        self.env_runner_group.foreach_env_runner(
+            lambda runner: runner.set_exploration_goals(ray.get(reference)),
+            local_env_runner=False,
+            timeout_seconds=0,  # nobody waits for it
+        )
 
     def _collect(self) -> tuple[list[list[Any]], int]:
         """Samples from every env runner.
@@ -255,12 +274,12 @@ def _sample_reference(runner: Any) -> tuple[Any, int, Any] | Exception:
 
 def _update_learner(
     learner: ODACTorchLearner, shards: list[list[Any]], num_updates: int, timesteps: dict[str, int]
-) -> tuple[Any, int]:
-    """Runs on a learner; returns its metrics and the size of its replay."""
+) -> tuple[Any, int, Any]:
+    """Runs on a learner; returns its metrics, the size of its replay and goals to explore with."""
     mine = shards[learner._learner_index]
     references = [batch for batch in mine if isinstance(batch, ray.ObjectRef)]
     episodes = [episode for batch in mine if isinstance(batch, list) for episode in batch]
     metrics = learner.update(
         episodes=episodes, episodes_refs=references, num_updates=num_updates, timesteps=timesteps
     )
-    return metrics, len(learner.replay)
+    return metrics, len(learner.replay), learner.draw_exploration_goals(EXPLORATION_GOALS)

@@ -11,6 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,15 +28,27 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and Ray's 
 
 @app.command()
 def train(
-    env: Annotated[str, typer.Argument(help="Environment id; `odac envs` lists them.")],
-    objective: Annotated[str, typer.Option(help="How reward and discount come about.")] = "odac",
-    steps: Annotated[int, typer.Option(help="Environment steps to train for.")] = 100_000,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    env: Annotated[
+        str | None, typer.Argument(help="Environment id; `odac envs` lists them.")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="A run's settings as JSON (tune_configs/*.json, a run's config.json)."),
+    ] = None,
+    objective: Annotated[
+        str | None, typer.Option(help="How reward and discount come about [odac].")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Environment steps to train for [100000].")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random [0].")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Run directory [runs/ENV-OBJECTIVE-TIME].")
     ] = None,
-    num_env_runners: Annotated[int, typer.Option(help="Remote env runners; 0: none.")] = 0,
-    num_learners: Annotated[int, typer.Option(help="Remote learners; 0: none.")] = 0,
+    num_env_runners: Annotated[
+        int | None, typer.Option(help="Remote env runners [0: none].")
+    ] = None,
+    num_learners: Annotated[int | None, typer.Option(help="Remote learners [0: none].")] = None,
     stop_success: Annotated[
         float | None, typer.Option(help="Stop once an evaluation succeeds this often, in (0, 1].")
     ] = None,
@@ -45,43 +58,51 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")
     ] = False,
-    evaluate_every: Annotated[int, typer.Option(help="Steps between two evaluations.")] = 1000,
+    evaluate_every: Annotated[
+        int | None, typer.Option(help="Steps between two evaluations [1000].")
+    ] = None,
     checkpoint_every: Annotated[
         int | None, typer.Option(help="Steps between checkpoints [1000, or steps/50 if more].")
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Train, evaluate as it goes, and write a run directory."""
-    from rllib_odac.runs import Run, RunSpec
+    """Train, evaluate as it goes, and write a run directory.
+
+    What the command line says comes before what --config says.
+    """
+    from rllib_odac.runs import Run, RunSpec, read_spec
 
     with _errors_in_one_sentence(debug):
-        spec = RunSpec(
-            env=env,
-            objective=objective,
-            steps=steps,
-            seed=seed,
-            settings=_parse_settings(settings or []),
-            num_env_runners=num_env_runners,
-            num_learners=num_learners,
-            stop_success=stop_success,
-            evaluate_every=evaluate_every,
-            checkpoint_every=(
-                max(1000, steps // 50) if checkpoint_every is None else checkpoint_every
-            ),
-        )
+        given: dict[str, Any] = {
+            "env": env,
+            "objective": objective,
+            "steps": steps,
+            "seed": seed,
+            "num_env_runners": num_env_runners,
+            "num_learners": num_learners,
+            "stop_success": stop_success,
+            "evaluate_every": evaluate_every,
+            "checkpoint_every": checkpoint_every,
+        }
+        fields = {} if config is None else read_spec(config)
+        fields |= {name: value for name, value in given.items() if value is not None}
+        fields["settings"] = fields.get("settings", {}) | _parse_settings(settings or [])
+        if "env" not in fields:
+            raise ValueError("train needs an environment: its id, or a --config that names one.")
+        spec = RunSpec(**fields)
         if out is None:
             if resume:
                 raise ValueError("resume needs --out, the directory of the run to go on with.")
-            name = env.replace("/", "-").replace(":", "-")
-            out = Path("runs") / f"{name}-{objective}-{time.strftime('%Y%m%d-%H%M%S')}"
-        reporter = _Reporter(steps)
+            name = f"{_file_name(spec.env)}-{spec.objective}-{time.strftime('%Y%m%d-%H%M%S')}"
+            out = Path("runs") / name
+        reporter = _Reporter(spec.steps)
         with _quiet_libraries(debug):
             # Every mistake shows here, before Ray starts.
             run = Run(spec, out, resume=resume, on_row=reporter.row)
             if run.summary_if_finished is not None:
                 print(f"The run in {run.out} has finished already.")
                 return
-            _start_ray(1 + num_env_runners + num_learners, debug)
+            _start_ray(1 + spec.num_env_runners + spec.num_learners, debug)
             with reporter:
                 summary = run.train()
         print(
@@ -131,13 +152,55 @@ def evaluate(
 
 
 @app.command()
-def envs(debug: Debug = False) -> None:
-    """List the goal environments that are at hand."""
+def envs(
+    as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects.")] = False,
+    debug: Debug = False,
+) -> None:
+    """List the goal environments: what has to be where, how exactly, in how many steps."""
     with _errors_in_one_sentence(debug):
-        from rllib_odac.envs import known_env_ids
+        from rllib_odac.envs.catalogue import describe_envs
 
-        for name in known_env_ids():
-            print(name)
+        rows = describe_envs()
+        if as_json:
+            print(json.dumps(rows, indent=2))
+        else:
+            _print_envs(rows)
+
+
+@app.command()
+def render(
+    env: Annotated[str, typer.Argument(help="Environment id; `odac envs` lists them.")],
+    out: Annotated[Path, typer.Option(help="Directory for the two files.")] = Path("runs/render"),
+    episodes: Annotated[int, typer.Option(help="Episodes in the video.")] = 1,
+    steps: Annotated[int, typer.Option(help="Where to stop an episode that goes on.")] = 200,
+    seed: Annotated[int, typer.Option(help="Seed of starts, goals and actions.")] = 0,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="An argument of the environment, key=value.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Film random actions in an environment: a video and a picture strip."""
+    with _errors_in_one_sentence(debug):
+        from rllib_odac.envs import make_env
+        from rllib_odac.evaluation.video import film_random, picture_strip, record_video
+
+        least_values = {"episodes": (episodes, 1), "steps": (steps, 1), "seed": (seed, 0)}
+        for name, (value, least) in least_values.items():
+            if value < least:
+                raise ValueError(f"{name} is {value}, but must be at least {least}.")
+        arguments = _parse_settings(settings or [])
+        if "render_mode" in arguments:
+            raise ValueError("render_mode is no argument to set: pictures need 'rgb_array'.")
+        with _quiet_warnings(debug):
+            made = make_env(env, render_mode="rgb_array", **arguments)
+            try:
+                films = [film_random(made, steps, seed + i) for i in range(episodes)]
+            finally:
+                made.close()  # type: ignore[no-untyped-call]
+        target = out / _file_name(env)
+        fps = made.metadata.get("render_fps", 25)
+        print(picture_strip(target.with_name(f"{target.name}.png"), films[0]))
+        print(record_video(target.with_name(f"{target.name}.mp4"), chain(*films), fps))
 
 
 def main() -> None:
@@ -162,6 +225,31 @@ def _parse_settings(pairs: list[str]) -> dict[str, Any]:
         except (ValueError, SyntaxError):
             settings[name] = text  # a plain word, such as auto
     return settings
+
+
+def _file_name(env: str) -> str:
+    return env.replace("/", "-").replace(":", "-")
+
+
+def _print_envs(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("environment", overflow="fold")  # an id must be whole
+    for column in ("goal", "success within", "steps", "installed"):
+        table.add_column(column)
+    for row in rows:
+        table.add_row(
+            row["id"],
+            f"{row['goal_dim']}: {row['goal']}",
+            row["success"],
+            str(row["horizon"]),
+            row["install"] or "yes",
+        )
+    # Lines fit a terminal's width, but a file has none.
+    width = None if sys.stdout.isatty() else 200
+    Console(width=width, markup=False, highlight=False).print(table)
 
 
 def _start_ray(processes: int, debug: bool) -> None:
@@ -191,8 +279,15 @@ def _quiet_libraries(debug: bool) -> Iterator[None]:
     import ray  # which sets its logger's level when it is imported
 
     logging.getLogger(ray.__name__).setLevel(logging.ERROR)
+    with _quiet_warnings(debug):
+        yield
+
+
+@contextlib.contextmanager
+def _quiet_warnings(debug: bool) -> Iterator[None]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        if not debug:
+            warnings.simplefilter("ignore")
         yield
 
 

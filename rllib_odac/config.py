@@ -15,7 +15,7 @@ from ray.tune.registry import ENV_CREATOR, _global_registry
 from ray.util import log_once
 
 from rllib_odac.envs import make_env
-from rllib_odac.goals import validate_relabelling
+from rllib_odac.goals import validate_exploration_goals, validate_relabelling
 from rllib_odac.objectives import Objective, make_objective
 
 if TYPE_CHECKING:
@@ -53,8 +53,12 @@ class ODACConfig(AlgorithmConfig):
         self.dynamics_distribution = "laplace"  # or "gaussian"
         self.dynamics_min_scale = 0.01  # floor of the density's scale, in goal scales
         self.dynamics_background = 0.05  # ε, weight of the uniform background
+        self.joint_background = True  # False: a background of its own for each coordinate
         self.fixed_dynamics_scale = 0.05  # scale of the fixed density, in goal scales
-        self.goal_scale: float | str = "auto"  # unit of goals; "auto": from the goals seen first
+        self.goal_scale: float | str = (
+            "auto"  # unit of goals; "auto": the environment's, or by goals seen
+        )
+        self.success_distance: float | str = "auto"  # HER's; "auto": the environment's own
         self.kl_weight: float | str = 0.05  # weight of KL(π‖p); "auto": by a target entropy of −A
 
         # Networks and updates.
@@ -75,7 +79,11 @@ class ODACConfig(AlgorithmConfig):
         # Exploration: the policy samples its actions, and ...
         self.num_initial_random_steps = 500  # ... the first steps are uniformly random,
         self.random_action_share = 0.1  # ... as is this share of all later ones,
+        self.random_action_steps = 1  # ... each kept for so many steps,
+        self.exploration_goals: str | Mapping[str, float] = "environment"  # or what was achieved
         self.action_noise = 0.0  # ... and Gaussian noise of this deviation may come on top.
+
+        self._environment_facts: tuple[Any, dict[str, Any]] | None = None
 
         # RLlib's own settings, with defaults that suit goal-reaching tasks.
         self.env_runner_cls: type[GoalEnvRunner] = GoalEnvRunner
@@ -105,8 +113,10 @@ class ODACConfig(AlgorithmConfig):
         dynamics_distribution: str = NotProvided,
         dynamics_min_scale: float = NotProvided,
         dynamics_background: float = NotProvided,
+        joint_background: bool = NotProvided,
         fixed_dynamics_scale: float = NotProvided,
         goal_scale: float | str = NotProvided,
+        success_distance: float | str = NotProvided,
         kl_weight: float | str = NotProvided,
         hidden: tuple[int, ...] = NotProvided,
         num_critics: int = NotProvided,
@@ -118,6 +128,8 @@ class ODACConfig(AlgorithmConfig):
         relabel: Mapping[str, float] = NotProvided,
         num_initial_random_steps: int = NotProvided,
         random_action_share: float = NotProvided,
+        random_action_steps: int = NotProvided,
+        exploration_goals: str | Mapping[str, float] = NotProvided,
         action_noise: float = NotProvided,
         **kwargs: Any,
     ) -> Self:
@@ -134,8 +146,13 @@ class ODACConfig(AlgorithmConfig):
             dynamics_distribution: "laplace" or "gaussian".
             dynamics_min_scale: Floor of the density's scale in goal scales, in (0, 1).
             dynamics_background: Weight ε of the uniform background, in [0, 1).
+            joint_background: One background for the goal as a whole; False gives each coordinate
+                its own, so that parts of a goal count for themselves.
             fixed_dynamics_scale: Scale of the fixed density in goal scales, in (0, 1).
-            goal_scale: Positive number, in the task's units, that goals are divided by, or "auto".
+            goal_scale: Positive number, in the task's units, that goals are divided by, or "auto":
+                the environment's own, or the half-width of the goals seen first.
+            success_distance: Distance, in the task's units, from which on HER pays its reward, or
+                "auto" for the environment's own.
             kl_weight: Weight of the KL to the action prior, at least 0, or "auto"; 1.0 is the
                 exact posterior.
             hidden: Widths of the hidden layers of every network.
@@ -148,6 +165,12 @@ class ODACConfig(AlgorithmConfig):
             relabel: Probabilities of "future", "final", "episode", "random" and "own".
             num_initial_random_steps: Uniformly random environment steps at the beginning.
             random_action_share: Share of uniformly random actions afterwards, in [0, 1].
+            random_action_steps: Steps that a random action is kept for: one that is not taken back
+                by the next gets farther, which finds things that are far away.
+            exploration_goals: Goals of the episodes collected for training: "environment" for its
+                own, "achieved" for states reached so far, "rare" for those of them that few others
+                are near, or a mixture such as {"environment": 0.5, "rare": 0.5}. Evaluation always
+                uses the environment's.
             action_noise: Standard deviation of Gaussian noise on actions in [−1, 1]^A.
             **kwargs: RLlib's own training settings.
         """
@@ -193,6 +216,7 @@ class ODACConfig(AlgorithmConfig):
             if not is_allowed(value):
                 raise ValueError(f"{name} is {value!r}, but must be {allowed}.")
         validate_relabelling(self.relabel)
+        validate_exploration_goals(self.exploration_goals)
         self.build_objective()
 
     def check_environment(self) -> None:
@@ -203,12 +227,10 @@ class ODACConfig(AlgorithmConfig):
         """
         if self.env is None:
             return
-        env = self.make_env()
-        spec = env.spec
-        env.close()  # type: ignore[no-untyped-call]
-        if spec is None:
+        facts = self.environment_facts
+        if not facts["has_spec"]:
             return  # made by hand: it ends its episodes as it likes
-        limit = self.max_episode_steps or spec.max_episode_steps
+        limit = self.max_episode_steps or facts["max_episode_steps"]
         if limit is None:
             raise ValueError(
                 f"max_episode_steps is None, but '{self.env}' has no time limit: give the number "
@@ -223,6 +245,30 @@ class ODACConfig(AlgorithmConfig):
     def make_env(self, render_mode: str | None = None) -> gym.Env[Any, Any]:
         """Makes one environment of this configuration."""
         return make_env(self.env_specifier(), render_mode=render_mode, **self.env_config)
+
+    @property
+    def environment_facts(self) -> dict[str, Any]:
+        """What the environment says of itself, found by making it once.
+
+        `goal_scale` and `success_distance` in the task's units and `max_episode_steps`, each None
+        if it says nothing, and `has_spec`, whether Gymnasium knows how it was made.
+        """
+        key = (self.env, repr(self.env_config))
+        if self._environment_facts is None or self._environment_facts[0] != key:
+            env = self.make_env()
+            spec, task = env.spec, env.unwrapped
+            threshold = getattr(task, "distance_threshold", None)  # gymnasium-robotics' name
+            facts = {
+                "goal_scale": getattr(task, "goal_scale", None),
+                "success_distance": getattr(task, "success_distance", threshold),
+                "max_episode_steps": spec.max_episode_steps if spec else None,
+                "has_spec": spec is not None,
+            }
+            env.close()  # type: ignore[no-untyped-call]
+            if self._is_frozen:
+                return facts
+            self._environment_facts = (key, facts)
+        return self._environment_facts[1]
 
     def env_specifier(self) -> Any:
         """The environment's id or, for one registered with Tune, its creator's wrapper."""
@@ -244,7 +290,20 @@ class ODACConfig(AlgorithmConfig):
                     self.prior_discount if self.max_discount == "prior" else self.max_discount
                 ),
             } | settings
+        if self.objective == "her":
+            settings = {"success_distance": self._success_distance()} | settings
         return make_objective(self.objective, **settings)
+
+    def _success_distance(self) -> float:
+        distance = self.success_distance
+        if distance == "auto" and self.env is not None:
+            distance = self.environment_facts["success_distance"]
+        if not isinstance(distance, int | float):
+            raise ValueError(
+                "success_distance is 'auto', but the environment names none; it must be a positive "
+                "number in the task's units."
+            )
+        return distance
 
     @override(AlgorithmConfig)
     def get_default_rl_module_spec(self) -> RLModuleSpec:
@@ -262,6 +321,7 @@ class ODACConfig(AlgorithmConfig):
             "dynamics_distribution": self.dynamics_distribution,
             "dynamics_min_scale": self.dynamics_min_scale,
             "dynamics_background": self.dynamics_background,
+            "joint_background": self.joint_background,
             "learn_dynamics": self.learn_dynamics,
             "fixed_dynamics_scale": self.fixed_dynamics_scale,
             "kl_weight": self.kl_weight,
@@ -317,6 +377,7 @@ _RULES: dict[str, _Rule] = {
     "random_action_share": _PROBABILITY,
     "kl_weight": _or_auto(_NON_NEGATIVE),
     "goal_scale": _or_auto(_POSITIVE),
+    "success_distance": _or_auto(_POSITIVE),
     "updates_per_env_step": _NON_NEGATIVE,
     "action_noise": _NON_NEGATIVE,
     "num_critics": _COUNT,
@@ -325,11 +386,13 @@ _RULES: dict[str, _Rule] = {
     "num_envs_per_env_runner": _COUNT,
     "num_threads": _COUNT,
     "evaluation_duration": _COUNT,
+    "random_action_steps": _COUNT,
     "max_episode_steps": _optional(_COUNT),
     "num_steps_before_learning": _COUNT_FROM_0,
     "num_initial_random_steps": _COUNT_FROM_0,
     "learn_discount": _SWITCH,
     "learn_dynamics": _SWITCH,
+    "joint_background": _SWITCH,
     "critic_layer_norm": _SWITCH,
     "dynamics_distribution": (lambda v: v in ("laplace", "gaussian"), '"laplace" or "gaussian"'),
     "hidden": (
@@ -337,6 +400,10 @@ _RULES: dict[str, _Rule] = {
         "a non-empty list of whole numbers of at least 1",
     ),
     "relabel": _MAPPING,
+    "exploration_goals": (
+        lambda v: isinstance(v, str | Mapping),
+        'the name of a source of goals, or a mixture such as {"achieved": 1.0}',
+    ),
     "objective_settings": _MAPPING,
     "env_config": _MAPPING,
     "lr": (

@@ -23,6 +23,7 @@ from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import SAMPLE_TIMER, WEIGHTS_SEQ_NO
 
 from rllib_odac.envs import make_vector_env
+from rllib_odac.goals import ExplorationGoals, validate_exploration_goals
 from rllib_odac.replay import Array, GoalEpisode
 
 COLUMNS = ("observation", "achieved_goal", "desired_goal")
@@ -69,6 +70,15 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         self.num_episodes_dropped = 0
         self._open: list[OpenEpisode | None] = []
         self._observation: dict[str, Array] = {}
+        # Goals to explore with, and which of the open episodes have been given which of them.
+        mixture = validate_exploration_goals(config.exploration_goals)
+        self._own_goal_share = mixture.get(ExplorationGoals.ENVIRONMENT, 0.0)
+        self._exploration_goals: Array | None = None
+        self._asked: Array = np.zeros(0, dtype=bool)
+        self._asked_goals: Array = np.zeros((0, 0), dtype=np.float32)
+        # Random actions that are being kept, and for how many steps more; below 0: none is.
+        self._held: Array = np.zeros((0, 0), dtype=np.float32)
+        self._hold_left: Array = np.zeros(0, dtype=np.int64)
 
     @override(SingleAgentEnvRunner)
     def make_env(self) -> None:
@@ -163,9 +173,35 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         self.drop_open_episodes()
         seeds = self.rng.integers(TRAINING_SEEDS, size=self.num_envs).tolist()
         observation, _ = self._try_env_reset(seed=seeds)
-        self._observation = _checked(observation)
+        observation = _checked(observation)
+        self._asked = np.zeros(self.num_envs, dtype=bool)
+        self._asked_goals = np.zeros_like(observation["desired_goal"])
+        self._hold_left = np.full(self.num_envs, -1)
+        self._held = np.zeros((self.num_envs, len(self._action_low)), dtype=np.float32)
+        self._choose_goals(np.ones(self.num_envs, dtype=bool))
+        self._observation = self._with_asked_goals(observation)
         self._open = [OpenEpisode(self._observation, i) for i in range(self.num_envs)]
         self._needs_initial_reset = False
+
+    def set_exploration_goals(self, goals: Array) -> None:
+        """Takes goals (N, G) that coming episodes may be given instead of the environment's own."""
+        self._exploration_goals = goals
+
+    def _choose_goals(self, begins: Array) -> None:
+        """Gives the episodes that begin, (num_envs,) bool, goals to explore with, or lets be."""
+        goals = self._exploration_goals
+        if goals is None or not begins.any():
+            return
+        asked = self.rng.random(self.num_envs) >= self._own_goal_share
+        chosen = goals[self.rng.integers(len(goals), size=self.num_envs)]
+        self._asked = np.where(begins, asked, self._asked)
+        self._asked_goals = np.where(begins[:, None], chosen, self._asked_goals)
+
+    def _with_asked_goals(self, observation: dict[str, Array]) -> dict[str, Array]:
+        if not self._asked.any():
+            return observation
+        goal = np.where(self._asked[:, None], self._asked_goals, observation["desired_goal"])
+        return observation | {"desired_goal": goal}
 
     def _step(self, explore: bool, random_actions: bool, episodes: list[GoalEpisode]) -> int:
         """Makes one vectorised step; returns how many environments made a real one."""
@@ -174,23 +210,36 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         if results == ENV_STEP_FAILURE:  # the environments were made anew
             self._reset()
             return 0
-        observation, _, terminated, truncated, _ = results
-        self._observation = _checked(observation)
+        observation, _, terminated, truncated, infos = results
+        observation = _checked(observation)
+        # The step after an episode's end is the vector environment's reset.
+        begins = np.array([episode is None for episode in self._open])
+        self._choose_goals(begins)
+        self._hold_left[begins] = -1
+        self._observation = self._with_asked_goals(observation)
+        ended = terminated | truncated
+        if self._asked.any():
+            # Reaching its own goal, which nobody asked for here, is no terminal state.
+            terminated = terminated & ~(self._asked & _success(infos, default=False))
         steps = 0
+        cut = np.zeros(self.num_envs, dtype=bool)
         for i, episode in enumerate(self._open):
-            # The step after an episode's end is the vector environment's reset.
             if episode is None:
                 self._open[i] = OpenEpisode(self._observation, i)
                 continue
             steps += 1
             episode.append(actions[i], self._observation, i)
-            if terminated[i] or truncated[i]:
+            if ended[i]:
                 episodes.append(episode.close(bool(terminated[i])))
                 self._open[i] = None
             elif len(episode.actions) == self.config.max_episode_steps:
-                # The environment goes on; what follows is another episode to the replay.
                 episodes.append(episode.close(terminated=False))
-                self._open[i] = OpenEpisode(self._observation, i)
+                cut[i] = True
+        if cut.any():  # the environment goes on; what follows is another episode to the replay
+            self._choose_goals(cut)
+            self._observation = self._with_asked_goals(observation)
+            for index in np.flatnonzero(cut).tolist():
+                self._open[index] = OpenEpisode(self._observation, index)
         return steps
 
     def _actions(self, explore: bool, random_actions: bool) -> Array:
@@ -202,16 +251,27 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         # RLlib tells each runner what all have made, but only between iterations.
         mine = self.env_steps * max(1, config.num_env_runners)
         steps = max(self.num_env_steps_sampled_lifetime, mine)
-        uniform = self.rng.uniform(-1, 1, size=shape).astype(np.float32)
         if random_actions or steps < config.num_initial_random_steps:
-            return uniform
+            return self._hold(self.rng.uniform(-1, 1, size=shape), np.ones(self.num_envs, bool))
+        uniform = self.rng.uniform(-1, 1, size=shape)
         noise = torch.from_numpy(self.rng.standard_normal(shape, dtype=np.float32))
         actions = self._module_actions(self.module.forward_exploration, noise=noise)
         if config.action_noise > 0:
             extra = self.rng.normal(scale=config.action_noise, size=shape)
             actions = np.clip(actions + extra, -1, 1).astype(np.float32)
-        is_random = self.rng.random(self.num_envs) < config.random_action_share
-        return np.where(is_random[:, None], uniform, actions)
+        # So that a share of all steps is random, fewer of them may begin something random.
+        share, length = config.random_action_share, config.random_action_steps
+        begins = self.rng.random(self.num_envs) < share / (length - share * (length - 1))
+        held = self._hold(uniform, begins)
+        return np.where(self._hold_left[:, None] >= 0, held, actions)
+
+    def _hold(self, uniform: Array, begins: Array) -> Array:
+        """Random actions, each kept for `random_action_steps`; new ones where some may begin."""
+        self._hold_left -= 1
+        begins = begins & (self._hold_left < 0)
+        self._held = np.where(begins[:, None], uniform.astype(np.float32), self._held)
+        self._hold_left = np.where(begins, self.config.random_action_steps - 1, self._hold_left)
+        return self._held
 
     def _module_actions(self, forward: Any, **inputs: torch.Tensor) -> Array:
         obs = {name: torch.from_numpy(self._observation[name]) for name in COLUMNS}
@@ -263,12 +323,12 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         return {name: np.concatenate([r[name] for r in rounds]) for name in rounds[0]}
 
     def _evaluate_round(self, seeds: list[int]) -> dict[str, Array]:
-        observation, _ = self.env.reset(seed=seeds)
+        observation, infos = self.env.reset(seed=seeds)
         self._observation = _checked(observation)
         result = {
             "success": np.zeros(self.num_envs),
             "final_distance": np.zeros(self.num_envs),
-            "initial_distance": _distance(self._observation),
+            "initial_distance": infos.get("final_distance", _distance(self._observation)),
             "episode_return": np.zeros(self.num_envs),
             "episode_length": np.zeros(self.num_envs, dtype=np.int64),
         }
@@ -283,7 +343,7 @@ class GoalEnvRunner(SingleAgentEnvRunner):
             ended = running & (terminated | truncated | too_long)
             if ended.any():
                 distance = infos.get("final_distance", _distance(self._observation))
-                success = infos.get("is_success", infos.get("success"))
+                success = _success(infos, default=None)
                 if success is None:
                     raise ValueError(
                         "The environment's info holds neither 'is_success' nor 'success', one of "
@@ -304,6 +364,7 @@ class GoalEnvRunner(SingleAgentEnvRunner):
                 "worker_index": self.worker_index,
                 "rng": self.rng.bit_generator.state,
                 "env_steps": self.env_steps,
+                "exploration_goals": self._exploration_goals,
             }
         return state
 
@@ -314,6 +375,7 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         if state.get(RUNNER_STATE, {}).get("worker_index") == self.worker_index:
             self.rng.bit_generator.state = state[RUNNER_STATE]["rng"]
             self.env_steps = state[RUNNER_STATE]["env_steps"]
+            self._exploration_goals = state[RUNNER_STATE]["exploration_goals"]
 
     def reseed(self, env_steps: int) -> None:
         """Starts a random stream of its own that a run has not used up to so many steps."""
@@ -335,6 +397,10 @@ def _checked(observation: dict[str, Array]) -> dict[str, Array]:
             )
         columns[name] = np.array(values, dtype=np.float32)
     return columns
+
+
+def _success(infos: dict[str, Any], default: Any) -> Any:
+    return infos.get("is_success", infos.get("success", default))
 
 
 def _distance(observation: dict[str, Array]) -> Array:

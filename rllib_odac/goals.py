@@ -1,10 +1,13 @@
-"""Relabelling strategies: which goal a replayed transition is judged by."""
+"""Where goals come from: those a replayed transition is judged by, and those to explore with."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from enum import StrEnum
+from typing import TypeVar
+
+_Name = TypeVar("_Name", bound=StrEnum)
 
 
 class RelabelStrategy(StrEnum):
@@ -17,19 +20,43 @@ class RelabelStrategy(StrEnum):
     OWN = "own"  # no relabelling: the goal that the episode was given
 
 
+class ExplorationGoals(StrEnum):
+    """Where the goal of an episode that is collected for training comes from."""
+
+    ENVIRONMENT = "environment"  # its own distribution, as in evaluation
+    ACHIEVED = "achieved"  # any state reached so far: nobody has to know what can be reached
+    RARE = "rare"  # the same, the more often the fewer others are near it
+
+
 def validate_relabelling(relabel: Mapping[str, float]) -> dict[RelabelStrategy, float]:
     """Checks a mixture of strategies and returns it with its keys as `RelabelStrategy`.
 
     Raises:
         ValueError: On an unknown strategy, a negative probability or a sum other than one.
     """
-    allowed = [str(strategy) for strategy in RelabelStrategy]
-    for name, probability in relabel.items():
+    return _validate_mixture("relabel", relabel, RelabelStrategy)
+
+
+def validate_exploration_goals(goals: str | Mapping[str, float]) -> dict[ExplorationGoals, float]:
+    """Checks the name of a source of goals, or a mixture of them, and returns it as a mixture.
+
+    Raises:
+        ValueError: On an unknown source, a negative probability or a sum other than one.
+    """
+    mixture = {goals: 1.0} if isinstance(goals, str) else goals
+    return _validate_mixture("exploration_goals", mixture, ExplorationGoals)
+
+
+def _validate_mixture(
+    setting: str, mixture: Mapping[str, float], names: type[_Name]
+) -> dict[_Name, float]:
+    allowed = [str(name) for name in names]
+    for name, probability in mixture.items():
         if name not in allowed:
-            raise ValueError(f"relabel has the strategy '{name}', but must use {allowed}.")
+            raise ValueError(f"{setting} has '{name}', but must use {allowed}.")
         if not (isinstance(probability, int | float) and 0.0 <= probability <= 1.0):
-            raise ValueError(f"relabel['{name}'] is {probability}, but must be in [0, 1].")
-    total = math.fsum(relabel.values())
+            raise ValueError(f"{setting}['{name}'] is {probability}, but must be in [0, 1].")
+    total = math.fsum(mixture.values())
     if not math.isclose(total, 1.0, abs_tol=1e-6):
-        raise ValueError(f"The probabilities in relabel sum to {total:g}, but must sum to 1.")
-    return {RelabelStrategy(name): float(probability) for name, probability in relabel.items()}
+        raise ValueError(f"The probabilities in {setting} sum to {total:g}, but must sum to 1.")
+    return {names(name): float(probability) for name, probability in mixture.items()}

@@ -23,6 +23,7 @@ from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import ALL_MODULES, WEIGHTS_SEQ_NO
 from torch import Tensor
 
+from rllib_odac.goals import ExplorationGoals, validate_exploration_goals
 from rllib_odac.losses import (
     bellman_target,
     critic_loss,
@@ -176,8 +177,27 @@ class ODACTorchLearner(TorchLearner):
         if statistics[0, 0] > 0:
             normalizer.merge(statistics[0, 0], statistics[0, 1:], statistics[1, 1:])
 
+    def draw_exploration_goals(self, count: int) -> np.ndarray | None:
+        """Achieved goals (N, G) for coming episodes, in the mixture that the config asks for.
+
+        None if it asks for none, or as long as the replay is empty.
+        """
+        mixture = validate_exploration_goals(self.config.exploration_goals)
+        achieved = mixture.get(ExplorationGoals.ACHIEVED, 0.0)
+        rare = mixture.get(ExplorationGoals.RARE, 0.0)
+        if achieved + rare == 0 or len(self.replay) == 0:
+            return None
+        num_rare = round(count * rare / (achieved + rare))
+        goals = [
+            self.replay.sample_achieved(count - num_rare),
+            self.replay.sample_achieved(num_rare, rare=True),
+        ]
+        return torch.cat(goals).cpu().numpy()
+
     def _set_goal_scale(self) -> None:
-        """Fixes the unit of goals, once: the half-width of the goals seen in the widest direction.
+        """Fixes the unit of goals, once: the environment's, if it names one.
+
+        Else it is the half-width of the goals seen so far in the widest direction.
 
         A value in nats depends on the unit that densities are measured in, so it may not move.
         """
@@ -190,12 +210,14 @@ class ODACTorchLearner(TorchLearner):
         center = total / count
         scale = self.config.goal_scale
         if scale == "auto":
+            scale = self.config.environment_facts["goal_scale"]
+        if scale is None:
             deviation = (squares / count - center.square()).clamp_min(0).sqrt().max()
             scale = float(np.sqrt(3) * deviation)  # half-width of a uniform distribution
             if scale < 1e-6:
                 raise ValueError(
-                    "goal_scale is 'auto', but the goals seen so far are all alike; it must be a "
-                    "positive number in the task's units."
+                    "goal_scale is 'auto', but the environment names none and the goals seen so "
+                    "far are all alike; it must be a positive number in the task's units."
                 )
         self.goal_module.set_goal_units(center, scale)
 
@@ -251,9 +273,13 @@ class ODACTorchLearner(TorchLearner):
         self, batch: dict[str, Tensor], fwd_out: dict[str, Tensor]
     ) -> dict[str, Tensor]:
         distance = (batch["goal"] - batch["achieved_goal"]).norm(dim=-1)
-        reached = distance[batch["relabelled"]] < self.goal_module.trivial_distance
+        is_trivial = distance < self.goal_module.trivial_distance
+        reached = is_trivial[batch["relabelled"]]
+        unreached = fwd_out["q_values"][:, ~(batch["relabelled"] | is_trivial)]
         return {
             "q_value": fwd_out["q_values"],
+            # The first sign of over-estimation: nobody has reached these, so values should be low.
+            "unreached_value": unreached.double().mean() if unreached.numel() else unreached.sum(),
             "policy_kl": fwd_out["policy_kl"],
             "log_prob_next": fwd_out["log_prob_next"],
             "dynamics_scale": fwd_out["log_scale"].exp(),

@@ -23,6 +23,8 @@ from torch import Tensor
 from rllib_odac.goals import RelabelStrategy, validate_relabelling
 
 FORMAT_VERSION = 1
+RARITY_SAMPLE = 512  # states among which the rare ones are found,
+RARITY_NEIGHBOURS = 10  # by the distance to this neighbour
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -250,6 +252,39 @@ class GoalReplay:
             "terminated": self._terminated[entry],
             "relabelled": relabelled,
         }
+
+    def sample_achieved(self, count: int, rare: bool = False) -> Tensor:
+        """Draws goals that were achieved, uniformly over states or skewed towards the rare ones.
+
+        A state is the likelier to be drawn as rare the farther away its tenth nearest neighbour
+        among some others: by its density to the power −1/G, a tame form of Skew-Fit (Pong et al.
+        2020) that needs no density model.
+
+        Args:
+            count: N.
+            rare: Whether to prefer rare ones.
+
+        Returns:
+            (N, G) goals.
+
+        Raises:
+            ValueError: If the buffer is empty.
+        """
+        if self._num_transitions == 0:
+            raise ValueError("The replay is empty: add an episode before sampling.")
+        drawn = max(count, RARITY_SAMPLE) if rare else count
+        fraction = torch.rand(
+            drawn, generator=self.generator, dtype=torch.float64, device=self.device
+        )
+        rows = self._row[self._draw_entry(fraction)] + 1  # any state that was reached by a step
+        goals = self._columns["achieved_goal"].index_select(0, rows % self.capacity)
+        if not rare:
+            return goals
+        rarity = torch.cdist(goals, goals).kthvalue(RARITY_NEIGHBOURS + 1).values  # itself is one
+        if not rarity.sum() > 0:  # all in one place
+            rarity = torch.ones_like(rarity)
+        picked = torch.multinomial(rarity, count, replacement=True, generator=self.generator)
+        return goals[picked]
 
     def _gather(self, row: Tensor) -> tuple[Tensor, ...]:
         states = self._states.index_select(0, row % self.capacity)

@@ -16,7 +16,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,7 @@ FIGURES = ("success_rate", "final_distance", "normalized_distance")
 LEARNING = (
     "critic_loss", "policy_loss", "dynamics_loss", "temperature_loss", "q_value", "reward",
     "discount", "discount_kl", "log_prob_goal", "log_prob_next", "dynamics_scale", "kl_weight",
-    "policy_kl", "trivial_goal_share",
+    "policy_kl", "trivial_goal_share", "unreached_value",
 )  # fmt: skip
 PROGRESS_COLUMNS = ("iteration", "env_steps", "updates", "wall_s", *FIGURES, *LEARNING)
 STEPS_PAST_THE_END = 100  # a run ends at most so many environment steps past its budget
@@ -54,7 +54,8 @@ class RunSpec:
         evaluate_every: Environment steps between two evaluations, each a row of progress.
         evaluation_episodes: Episodes of each evaluation but the last.
         final_episodes: Episodes of the last evaluation.
-        checkpoint_every: Environment steps between two checkpoints.
+        checkpoint_every: Environment steps between two checkpoints; by default 1000, or a
+            fiftieth of `steps` if that is more.
     """
 
     env: str
@@ -68,7 +69,14 @@ class RunSpec:
     evaluate_every: int = 1000
     evaluation_episodes: int = 20
     final_episodes: int = 100
-    checkpoint_every: int = 1000
+    checkpoint_every: int | None = None
+
+    @property
+    def checkpoint_interval(self) -> int:
+        """Environment steps between two checkpoints."""
+        if self.checkpoint_every is None:
+            return max(1000, self.steps // 50)
+        return self.checkpoint_every
 
     def config(self) -> ODACConfig:
         """The validated configuration of this run.
@@ -78,7 +86,7 @@ class RunSpec:
         """
         from rllib_odac.config import ODACConfig
 
-        for name in ("steps", "evaluate_every", "evaluation_episodes", "checkpoint_every"):
+        for name in ("steps", "evaluate_every", "evaluation_episodes", "checkpoint_interval"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1.")
         for name in ("seed", "num_env_runners", "num_learners"):
@@ -108,6 +116,25 @@ class RunSpec:
         config.env_runners(rollout_fragment_length=fragment)
         config.validate()
         return config
+
+
+def read_spec(path: Path) -> dict[str, Any]:
+    """Fields of a `RunSpec` in a JSON file, such as a run's own config.json.
+
+    Raises:
+        ValueError: If the file cannot be read, or names a field that there is not.
+    """
+    try:
+        stored = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"config is '{path}', which cannot be read: {error}.") from None
+    known = [field.name for field in fields(RunSpec)]
+    if not isinstance(stored, dict) or not isinstance(stored.get("settings", {}), dict):
+        raise ValueError(f"config is '{path}', but must hold an object with some of {known}.")
+    for name in stored:
+        if name not in known:
+            raise ValueError(f"config '{path}' has the field '{name}', but must use {known}.")
+    return stored
 
 
 class Run:
@@ -193,7 +220,7 @@ class Run:
             self.on_row(self.rows[-1])
             if solved or algorithm.env_steps >= self.spec.steps:
                 return
-            if algorithm.env_steps - saved >= self.spec.checkpoint_every:
+            if algorithm.env_steps - saved >= self.spec.checkpoint_interval:
                 self._checkpoint(algorithm, self._checkpoint_path(algorithm.env_steps))
                 saved = algorithm.env_steps
 

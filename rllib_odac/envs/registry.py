@@ -34,6 +34,24 @@ OWN_ENVS: dict[str, dict[str, Any]] = {
         "vector_entry_point": "rllib_odac.envs.box2d:Box2DVectorEnv",
         "max_episode_steps": 50,
     },
+    "odac/Ant-v0": {
+        "entry_point": "rllib_odac.envs.ant:AntEnv",
+        "max_episode_steps": 200,
+        "disable_env_checker": True,
+    },
+    "odac/FetchPush-v0": {
+        "entry_point": "rllib_odac.envs.fetch:FetchPushEnv",
+        "max_episode_steps": 50,
+        "disable_env_checker": True,
+    },
+    **{
+        f"odac/Sawyer{task}-v0": {
+            "entry_point": f"rllib_odac.envs.sawyer:Sawyer{task}Env",
+            "max_episode_steps": 150,
+            "disable_env_checker": True,
+        }
+        for task in ("Push", "Faucet", "Window")
+    },
 }
 
 ROBOTICS = "gymnasium_robotics"
@@ -62,7 +80,7 @@ def known_env_ids() -> list[str]:
     differ in the reward alone, which ODAC does not use.
     """
     register_envs()
-    if not _import_robotics():
+    if not import_robotics():
         return list(OWN_ENVS)
     goal_envs = [env_id for env_id in _newest_versions() if env_id.startswith(ROBOTICS_GOAL_ENVS)]
     return [*OWN_ENVS, *sorted(e for e in goal_envs if "Dense-v" not in e)]
@@ -85,16 +103,21 @@ def make_env(env: EnvLike, render_mode: str | None = None, **kwargs: Any) -> gym
             arguments, or it is no goal environment with continuous actions.
         RuntimeError: MuJoCo finds no OpenGL library to render with.
     """
+    return _checked(make_any_env(env, render_mode, **kwargs), env_name(env))
+
+
+def make_any_env(env: EnvLike, render_mode: str | None = None, **kwargs: Any) -> gym.Env[Any, Any]:
+    """Make one environment, whether it has goals or not; otherwise as `make_env`."""
     if render_mode is not None:
         kwargs["render_mode"] = render_mode
     if render_mode == "rgb_array":
         set_headless_gl()
-    name = _name(env)
+    name = env_name(env)
     with _explained(name, kwargs):
         made = gym.make(_registered(env), **kwargs) if isinstance(env, str) else _call(env, kwargs)
     if not isinstance(made, gym.Env):
         raise ValueError(f"{name} is no gymnasium.Env but of type {type(made).__name__}.")
-    return _checked(made, name)
+    return made
 
 
 def make_vector_env(env: EnvLike, num_envs: int, **kwargs: Any) -> VectorEnv[Any, Any, Any]:
@@ -117,7 +140,7 @@ def make_vector_env(env: EnvLike, num_envs: int, **kwargs: Any) -> VectorEnv[Any
     """
     if num_envs < 1:
         raise ValueError(f"A vector environment needs at least 1 environment, not {num_envs}.")
-    name = _name(env)
+    name = env_name(env)
     with _explained(name, kwargs):
         env_id = _registered(env) if isinstance(env, str) else None
         if env_id is not None and gym.registry[env_id].vector_entry_point is not None:
@@ -170,7 +193,12 @@ def check_goal_env(env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any], name: str)
         raise ValueError(f"{name} has actions without bounds, but ODAC needs a bounded Box.")
 
 
-def _name(env: EnvLike) -> str:
+def env_name(env: EnvLike) -> str:
+    """What to call an environment in messages.
+
+    Raises:
+        ValueError: `env` is neither an id nor a callable.
+    """
     if isinstance(env, str):
         return env
     if not callable(env):
@@ -186,7 +214,7 @@ def _call(env: Callable[..., gym.Env[Any, Any]], kwargs: dict[str, Any]) -> Any:
     try:
         inspect.signature(env).bind(**kwargs)
     except TypeError as error:
-        raise ValueError(f"{_name(env)} cannot be made from {kwargs}: {error}.") from None
+        raise ValueError(f"{env_name(env)} cannot be made from {kwargs}: {error}.") from None
     except ValueError:  # a callable without a signature, from C
         pass
     return env(**kwargs)
@@ -215,12 +243,12 @@ def _registered(name: str) -> str:
     register_envs()
     module, _, env_id = name.rpartition(":")
     if module == ROBOTICS or (env_id not in gym.registry and env_id.startswith(ROBOTICS_ENVS)):
-        _import_robotics(required=True)
+        import_robotics(required=True)
     elif module:
         importlib.import_module(module)
     if env_id in gym.registry:
         return env_id
-    _import_robotics()
+    import_robotics()
     # People forget namespaces and versions, so compare without them too.
     names: dict[str, str] = {}
     for known in _newest_versions():
@@ -234,7 +262,7 @@ def _registered(name: str) -> str:
     )
 
 
-def _import_robotics(required: bool = False) -> bool:
+def import_robotics(required: bool = False) -> bool:
     """Import gymnasium-robotics without the notice about Adroit that it prints to stderr."""
     if sys.modules.get(ROBOTICS) is not None:
         return True

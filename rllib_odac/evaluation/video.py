@@ -39,6 +39,31 @@ def render_frame(env: gym.Env[Any, Any]) -> Frame:
     return np.asarray(frame, dtype=np.uint8)
 
 
+def film_random(env: gym.Env[Any, Any], steps: int, seed: int) -> list[Frame]:
+    """The pictures of one episode with uniformly random actions, made with "rgb_array".
+
+    Args:
+        env: made with `render_mode="rgb_array"`.
+        steps: where to stop if the episode goes on.
+        seed: of the episode and of the actions.
+
+    Returns:
+        The first state's picture and one after every step, as `render_frame` makes them.
+
+    Raises:
+        ValueError, RuntimeError: as `render_frame`.
+    """
+    env.reset(seed=seed)
+    env.action_space.seed(seed)
+    frames = [render_frame(env)]
+    for _ in range(steps):
+        _, _, terminated, truncated, _ = env.step(env.action_space.sample())
+        frames.append(render_frame(env))
+        if terminated or truncated:
+            break
+    return frames
+
+
 def record_video(path: str | PathLike[str], frames: Iterable[Frame], fps: float = 10) -> Path:
     """Write frames as a video.
 

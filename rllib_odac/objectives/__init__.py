@@ -6,11 +6,12 @@ import inspect
 from typing import Any
 
 from rllib_odac.objectives.base import Backup, Objective
+from rllib_odac.objectives.her import HERObjective
 from rllib_odac.objectives.odac import ODACObjective
 
-OBJECTIVES: dict[str, type[Objective]] = {"odac": ODACObjective}
+OBJECTIVES: dict[str, type[Objective]] = {"odac": ODACObjective, "her": HERObjective}
 
-__all__ = ["OBJECTIVES", "Backup", "ODACObjective", "Objective", "make_objective"]
+__all__ = ["OBJECTIVES", "Backup", "HERObjective", "ODACObjective", "Objective", "make_objective"]
 
 
 def make_objective(objective: str | type[Objective], **settings: Any) -> Objective:

@@ -138,6 +138,33 @@ def test_a_longer_run_goes_on_from_its_newest_checkpoint(tmp_path):
     assert steps[:2] == [500, 1000]
 
 
+def test_a_config_file_says_what_to_run_and_the_command_line_comes_first(tmp_path):
+    file = tmp_path / "task.json"
+    spec = {"env": "odac/Box2D-v0", "steps": 9000, "evaluate_every": 500, "seed": 5}
+    file.write_text(json.dumps(spec | {"settings": {"hidden": [32, 32], "prior_discount": 0.9}}))
+    out = tmp_path / "run"
+    odac("train", "--config", file, "--steps", 1000, "--set", "hidden=[16]", "--out", out)
+    stored = json.loads((out / "config.json").read_text())
+    assert (stored["env"], stored["steps"], stored["seed"]) == ("odac/Box2D-v0", 1000, 5)
+    assert stored["settings"] == {"hidden": [16], "prior_discount": 0.9}
+    # a run's own config.json makes the same run again
+    odac("train", "--config", out / "config.json", "--out", tmp_path / "again")
+    again, expected = read_run(tmp_path / "again")[0], read_run(out)[0]
+    pd.testing.assert_frame_equal(again.drop(columns="wall_s"), expected.drop(columns="wall_s"))
+
+
+@pytest.mark.parametrize(("content", "words"), [
+    ("{", "cannot be read"), ('{"epochs": 3}', "has the field 'epochs', but must use"),
+    ("[1]", "must hold an object"), ('{"steps": 500}', "train needs an environment"),
+])  # fmt: skip
+def test_a_config_file_that_makes_no_sense(tmp_path, content, words):
+    (tmp_path / "task.json").write_text(content)
+    process = odac("train", "--config", tmp_path / "task.json", check=False)
+    assert process.returncode == 2
+    assert words in process.stderr
+    assert process.stderr.count("\n") == 1
+
+
 def test_a_terminal_shows_a_progress_bar(tmp_path):
     command = [sys.executable, "-m", "rllib_odac.cli", "train", *BOX, "--steps", "500"]
     primary, secondary = os.openpty()
@@ -162,9 +189,18 @@ def test_stop_success_ends_a_run_early(tmp_path):
 
 
 def test_envs_lists_our_own_and_the_robots():
-    names = odac("envs").stdout.split()
-    assert "odac/Box2D-v0" in names
-    assert "FetchReach-v4" in names
+    process = odac("envs")
+    assert process.stderr == ""
+    assert "\x1b" not in process.stdout
+    lines = process.stdout.splitlines()
+    assert lines[0].split() == ["environment", "goal", "success", "within", "steps", "installed"]
+    assert lines[1].split() == ["odac/Box2D-v0", "2:", "ball", "xy", "0.6", "units", "50", "yes"]
+    assert len({line.index(word) for line, word in zip(lines, ("goal", "2:"), strict=False)}) == 1
+    rows = json.loads(odac("envs", "--json").stdout)
+    assert [line.split()[0] for line in lines[1:]] == [row["id"] for row in rows]
+    reach = next(row for row in rows if row["id"] == "FetchReach-v4")
+    assert (reach["goal_dim"], reach["units"], reach["horizon"]) == (3, "m", 50)
+    assert (reach["success_distance"], reach["installed"]) == (0.05, True)
 
 
 @pytest.mark.parametrize(

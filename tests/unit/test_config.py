@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from rllib_odac import ODACConfig
+from tests.conftest import small_config
 
 
 @pytest.mark.parametrize(
@@ -96,3 +97,20 @@ def test_chained_sections_are_rllibs_own():
     config.validate()
     assert (config.prior_discount, config.lr, config.num_env_runners) == (0.9, 3e-4, 2)
     assert config.build_objective().prior_discount == 0.9
+
+
+def test_unit_and_success_come_from_the_environment_unless_they_are_set():
+    config = small_config("odac/Box2D-v0").training(objective="her")
+    assert config.environment_facts["goal_scale"] == 4.0
+    assert config.build_objective().success_distance == 0.6
+    assert config.training(success_distance=0.1).build_objective().success_distance == 0.1
+    config = small_config("FetchReach-v4").training(objective="her")
+    assert config.environment_facts["goal_scale"] is None
+    assert config.build_objective().success_distance == 0.05
+    assert config.environment("odac/Box2D-v0").build_objective().success_distance == 0.6
+
+
+def test_an_environment_that_says_nothing_needs_a_success_distance():
+    config = small_config("PointMaze_UMaze-v3").training(objective="her")
+    with pytest.raises(ValueError, match="success_distance is 'auto', but the environment names"):
+        config.build_objective()

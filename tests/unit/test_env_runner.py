@@ -74,3 +74,22 @@ def test_evaluation_repeats_itself_whatever_the_number_of_environments():
         assert np.allclose(ours[name], theirs[name], atol=1e-5)
     assert (ours["episode_length"] == 50).all()
     assert ((ours["final_distance"] < 0.6) == ours["success"].astype(bool)).all()
+
+
+def test_random_actions_are_kept_for_as_long_as_asked():
+    runner = make_runner(num_initial_random_steps=400, random_action_steps=5)
+    for episode in runner.sample(num_timesteps=400):
+        blocks = episode.actions.reshape(10, 5, -1)
+        assert (blocks == blocks[:, :1]).all()
+        assert len(np.unique(blocks[:, 0], axis=0)) == 10
+
+
+def test_the_share_of_random_steps_is_kept_whatever_their_length():
+    runner = make_runner(
+        num_initial_random_steps=0, random_action_share=0.25, random_action_steps=5
+    )
+    for parameter in runner.module.policy.parameters():
+        parameter.data.zero_()
+    runner.module.policy.net[-1].bias.data[2:] = -100.0  # no noise: the policy stands still
+    actions = np.concatenate([e.actions for e in runner.sample(num_timesteps=8000)])
+    assert np.mean(np.abs(actions).max(-1) > 0.1) == pytest.approx(0.25 * 0.99, abs=0.03)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rllib_odac.losses import bellman_target, soft_bellman_target
-from rllib_odac.objectives import ODACObjective, make_objective
+from rllib_odac.objectives import HERObjective, ODACObjective, make_objective
 
 
 def make_batch(log_prob_goal, terminated=False):
@@ -64,6 +64,26 @@ def test_values_cannot_exceed_the_densitys_maximum():
     targets = target_of(objective, make_batch([7.0, -5.0, 7.0]), torch.tensor([7.0, 7.0, -50.0]))
     assert high == 7.0
     assert (targets <= high + 1e-6).all()
+
+
+def test_hindsight_pays_minus_one_until_the_goal_is_reached():
+    batch = {
+        "next_achieved_goal": torch.tensor([[0.0, 0.0], [0.03, 0.03], [0.04, 0.0], [0.0, 0.0]]),
+        "goal": torch.tensor([[0.0, 0.04], [0.0, 0.06], [0.0, 0.04], [1.0, 0.0]]),
+        "terminated": torch.tensor([False, False, False, True]),
+    }
+    objective = HERObjective(success_distance=0.05, discount=0.9)
+    next_value = torch.tensor([-2.0, -2.0, 0.0, -2.0])
+    target = target_of(objective, batch, next_value)
+    assert target.tolist() == pytest.approx([-1.8, -1.8, -1.0, -1.0])
+    assert objective.value_bounds(7.0) == (None, 0.0)
+
+
+def test_a_reward_for_nothing_is_refused():
+    with pytest.raises(ValueError, match="success_distance is 0"):
+        HERObjective(success_distance=0)
+    with pytest.raises(ValueError, match=r"discount is 1\.0"):
+        HERObjective(success_distance=1, discount=1.0)
 
 
 def test_unknown_objective_is_refused_by_name():

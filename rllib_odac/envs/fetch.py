@@ -1,0 +1,79 @@
+"""Fetch Push: gymnasium-robotics' arm pushes a block to a place on the table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.utils import EzPickle
+from numpy.typing import NDArray
+
+from rllib_odac.envs.base import FloatArray, GoalEnv
+from rllib_odac.envs.registry import import_robotics
+
+TARGET_RANGE = 0.15  # m, half-width of the goals around the gripper's first place, in x and in y
+HAND_ABOVE = 0.06  # m, how far above the block's goal the hand's is: on top of it, touching
+
+
+class FetchPushEnv(GoalEnv, EzPickle):
+    """`odac/FetchPush-v0`: `FetchPush-v4` as it is, in float32.
+
+    The observation (25,) is that of `FetchPush-v4`: gripper, block, their velocities. The goal is
+    the block's xyz in metres, uniform within 0.15 m of the gripper's first place in x and y and on
+    the table; reached nearer than 0.05 m. The horizon is 50 steps of 0.04 s.
+
+    Args:
+        goal: "object", or "hand_object" for (6,) goals: the gripper's xyz, above the block's goal,
+            and the block's. Distance and success are the block's alone.
+        render_mode: None, "rgb_array" or "human".
+        **kwargs: further arguments of `FetchPush-v4`.
+
+    Raises:
+        ValueError: `goal` is another word.
+    """
+
+    def __init__(self, goal: str = "object", render_mode: str | None = None, **kwargs: Any) -> None:
+        EzPickle.__init__(self, goal=goal, render_mode=render_mode, **kwargs)
+        if goal not in ("object", "hand_object"):
+            raise ValueError(f'goal is {goal!r}, but must be "object" or "hand_object".')
+        self.goal = goal
+        import_robotics(required=True)
+        arm = gym.make(
+            "FetchPush-v4", render_mode=render_mode, disable_env_checker=True, **kwargs
+        ).unwrapped
+        x, y, _ = arm.initial_gripper_xpos  # type: ignore[attr-defined]
+        z = arm.height_offset  # type: ignore[attr-defined]
+        center, reach = np.array([x, y, z]), np.array([TARGET_RANGE, TARGET_RANGE, 1e-3])
+        if goal == "hand_object":
+            center, reach = np.concatenate([_above(center), center]), np.tile(reach, 2)
+        rounding = 1e-6
+        super().__init__(
+            arm,
+            desired_goal_space=gym.spaces.Box(
+                (center - reach - rounding).astype(np.float32),
+                (center + reach + rounding).astype(np.float32),
+            ),
+            observation_dim=arm.observation_space["observation"].shape[0],  # type: ignore[index]
+            success_distance=arm.distance_threshold,  # type: ignore[attr-defined]
+            goal_scale=TARGET_RANGE,
+            measured=slice(-3, None),
+        )
+
+    def _observe(self, raw: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+        observation, block = raw["observation"], raw["achieved_goal"]
+        if self.goal == "object":
+            return observation, block
+        return observation, np.concatenate([observation[:3], block])
+
+    def _draw_goal(self, raw: Any) -> NDArray[Any]:
+        block: NDArray[Any] = raw["desired_goal"]
+        return block if self.goal == "object" else np.concatenate([_above(block), block])
+
+    def _show_goal(self, goal: FloatArray) -> None:
+        self.simulator.goal = goal[-3:].astype(np.float64)  # type: ignore[attr-defined]
+
+
+def _above(block: NDArray[Any]) -> NDArray[Any]:
+    hand: NDArray[Any] = block + np.array([0.0, 0.0, HAND_ABOVE])
+    return hand

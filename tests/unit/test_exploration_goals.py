@@ -1,0 +1,148 @@
+"""Goals to explore with: where they come from, who gets them, and what stays as it was."""
+
+from __future__ import annotations
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+from rllib_odac.env_runner import TRAINING_SEEDS
+from rllib_odac.goals import validate_exploration_goals
+from rllib_odac.replay import GoalEpisode, GoalReplay
+from tests.conftest import small_config
+from tests.unit.test_env_runner import make_runner
+
+ASKED = np.array([[9.0, 9.0], [8.0, 8.0]], dtype=np.float32)  # outside the room: nobody's own
+
+
+def is_asked(episode):
+    goals = episode.desired_goal
+    assert (goals == goals[0]).all()  # one goal from the first row to the last
+    return bool((goals[0] == ASKED).all(-1).any())
+
+
+def make_replay(goals):
+    replay = GoalReplay(10_000, 2, 2, 2, {"future": 1.0}, seed=0)
+    goals = np.asarray(goals, dtype=np.float32)
+    replay.add(GoalEpisode(goals, goals, goals, np.zeros((len(goals) - 1, 2), np.float32)))
+    return replay
+
+
+@pytest.mark.parametrize(
+    ("mixture", "share"),
+    [
+        ("environment", 0.0),
+        ("achieved", 1.0),
+        ("rare", 1.0),
+        ({"environment": 0.7, "achieved": 0.1, "rare": 0.2}, 0.3),
+    ],
+)
+def test_episodes_get_exploration_goals_in_the_share_asked_for(mixture, share):
+    runner = make_runner(exploration_goals=mixture)
+    if mixture != "environment":  # the learner draws nothing then
+        runner.set_exploration_goals(ASKED)
+    episodes = runner.sample(num_episodes=200)
+    assert np.mean([is_asked(episode) for episode in episodes]) == pytest.approx(share, abs=0.1)
+
+
+def test_before_anything_was_achieved_goals_are_the_environments():
+    runner = make_runner(exploration_goals="achieved")
+    assert not any(is_asked(episode) for episode in runner.sample(num_episodes=8))
+
+
+def test_evaluation_uses_the_environments_goals():
+    seeds = range(TRAINING_SEEDS, TRAINING_SEEDS + 5)
+    runner, other = make_runner(exploration_goals="achieved"), make_runner()
+    other.module.set_state(runner.module.get_state())
+    runner.set_exploration_goals(ASKED)
+    runner.sample(num_episodes=4)
+    for name, values in runner.evaluate(seeds).items():
+        assert np.array_equal(values, other.evaluate(seeds)[name])
+
+
+def test_a_cut_of_a_task_without_end_asks_for_a_new_goal():
+    runner = make_runner(exploration_goals="achieved", max_episode_steps=7)
+    runner.set_exploration_goals(ASKED)
+    episodes = runner.sample(num_episodes=60)
+    assert all(is_asked(episode) for episode in episodes)
+    assert {len(episode) for episode in episodes} == {7, 1}  # 50 steps are seven times 7 and one
+    assert len({float(episode.desired_goal[0, 0]) for episode in episodes}) == 2
+
+
+class Ending(gym.Env):
+    """Ends at its own goal after three steps, or dies after five."""
+
+    observation_space = gym.spaces.Dict(
+        {key: gym.spaces.Box(-9, 9, (2,)) for key in ("observation", "achieved_goal")}
+        | {"desired_goal": gym.spaces.Box(-9, 9, (2,))}
+    )
+    action_space = gym.spaces.Box(-1, 1, (2,))
+
+    def __init__(self, reaches_its_goal=True):
+        self.reaches_its_goal = reaches_its_goal
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return self.observe(), {}
+
+    def step(self, action):
+        self.steps += 1
+        success = self.reaches_its_goal and self.steps == 3
+        return self.observe(), 0.0, success or self.steps == 5, False, {"is_success": success}
+
+    def observe(self):
+        return {key: np.full(2, self.steps, np.float32) for key in self.observation_space}
+
+
+@pytest.mark.parametrize(("reaches", "asked", "terminal"), [
+    (True, True, False),  # somebody else's goal: no terminal state, though the episode ends
+    (True, False, True),
+    (False, True, True),  # a death is one whatever the goal
+])  # fmt: skip
+def test_what_is_terminal(reaches, asked, terminal):
+    config = small_config(exploration_goals="achieved", env_config={"reaches_its_goal": reaches})
+    config.environment(Ending).evaluation(evaluation_interval=None)
+    from rllib_odac.env_runner import GoalEnvRunner
+
+    config.env_specifier = lambda: Ending
+    runner = GoalEnvRunner(config=config, worker_index=0)
+    if asked:
+        runner.set_exploration_goals(ASKED)
+    for episode in runner.sample(num_episodes=8):
+        assert len(episode) == (3 if reaches else 5)
+        assert episode.terminated == terminal
+
+
+def test_achieved_goals_are_drawn_from_what_was_reached():
+    goals = np.stack([np.arange(50.0), -np.arange(50.0)], axis=-1)
+    drawn = make_replay(goals).sample_achieved(500).numpy()
+    assert {tuple(goal) for goal in drawn} == {tuple(goal) for goal in goals[1:]}
+
+
+def test_rare_goals_are_drawn_more_often():
+    rng = np.random.default_rng(0)
+    common, rare = rng.normal(0, 0.01, (1900, 2)), rng.uniform(-4, 4, (100, 2))
+    replay = make_replay(rng.permutation(np.concatenate([common, rare])))
+    share = lambda goals: float((goals.norm(dim=-1) > 0.2).double().mean())  # noqa: E731
+    assert share(replay.sample_achieved(2000)) == pytest.approx(0.05, abs=0.02)
+    assert share(replay.sample_achieved(2000, rare=True)) > 0.7
+
+
+def test_rare_goals_where_nothing_has_moved():
+    assert torch.equal(
+        make_replay(np.ones((30, 2))).sample_achieved(5, rare=True), torch.ones(5, 2)
+    )
+
+
+def test_a_mixture_that_makes_no_sense_is_refused():
+    for goals, words in [
+        ("reached", "'reached', but must use"),
+        ({"achieved": 0.5}, "sum to 0.5"),
+        ({"achieved": 2.0, "rare": -1.0}, "must be in"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            validate_exploration_goals(goals)
+    with pytest.raises(ValueError, match="exploration_goals"):
+        small_config(exploration_goals=3).check_settings()
