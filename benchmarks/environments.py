@@ -205,7 +205,7 @@ def main() -> None:
             speed = measure_speed(env_id, options.rounds, options.seconds)
             gflops = 2 * 256**3 * speed.pop(MACHINE) / 1e9
             ratio = pd.DataFrame({f"{a} / {b}": speed[a] / speed[b] for a, b in RATIOS})
-            medians[env_id] = speed.median().round(1).to_dict() | {"gflops": gflops.median()}
+            medians[env_id] = speed.median().round(1).to_dict() | {"gflops": float(gflops.median())}
             ratios[env_id] = ratio.median().round(3).to_dict()
             print(f"{env_id}: {medians[env_id]}\n    {ratios[env_id]}", flush=True)
             speed = speed.rename_axis("round").reset_index()

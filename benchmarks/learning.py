@@ -1,7 +1,7 @@
 """The full learning results: every tuned task with several seeds, through the command line.
 
     python benchmarks/learning.py                       # everything, hours on two cores
-    python benchmarks/learning.py --task fetch_push sawyer_window --objective odac her --jobs 2
+    python benchmarks/learning.py --task fetch_push sawyer_window --method odac her --jobs 2
 
 Each run is one `odac train --config tune_configs/TASK.json` in a process of its own, in a directory
 of its own below `--runs`, where an interrupted one goes on. All progress rows of a task go to
@@ -38,24 +38,36 @@ FIGURES = (
     *("env_steps", "updates", "wall_s", "success_rate", "final_distance"),
     *("normalized_distance", "evaluation_episodes"),
 )
-STYLES = {"odac": ("#0072b2", "-"), "her": ("#d55e00", "--")}  # told apart without colour too
+METHODS = {
+    "odac": [],
+    # its reward of −1 a step needs no weaker KL where tasks are long (see README)
+    "her": ["--objective", "her", "--set", "kl_weight=0.05"],
+    "no_tail": ["--set", "dynamics_background=0"],  # the plain Laplace log-likelihood
+    "no_limit": ["--set", "max_discount=None"],  # the optimal q_Δ(0), however near to one
+}
+LABELS = {
+    "odac": ("ODAC", "#0072b2", "-"),  # told apart without colour too
+    "her": ("HER", "#d55e00", "--"),
+    "no_tail": ("ODAC, no uniform tail", "#009e73", ":"),
+    "no_limit": ("ODAC, no limit on q_Δ(0)", "#cc79a7", "-."),
+}
 _writing = threading.Lock()
 
 
-def run(task: str, objective: str, seed: int, runs: Path) -> None:
+def run(task: str, method: str, seed: int, runs: Path) -> None:
     """Trains once, or as far as is missing, and adds the rows to the results."""
     config = (CONFIGS / f"{task}.json").relative_to(ROOT)
-    arguments = ["train", "--config", str(config), "--objective", objective, "--seed", str(seed)]
-    out = (runs / f"{task}-{objective}-{seed}").absolute()
+    arguments = ["train", "--config", str(config), *METHODS[method], "--seed", str(seed)]
+    out = (runs / f"{task}-{method}-{seed}").absolute()
     command = [sys.executable, "-m", "rllib_odac.cli", *arguments, "--out", str(out), "--resume"]
     out.parent.mkdir(parents=True, exist_ok=True)
-    print(f"{task}, {objective}, seed {seed}: {out}.log", flush=True)
+    print(f"{task}, {method}, seed {seed}: {out}.log", flush=True)
     with open(f"{out}.log", "a") as log:
         subprocess.run(command, check=True, cwd=ROOT, stdout=log, stderr=log)
     progress = pd.read_csv(out / "progress.csv")
     summary = json.loads((out / "summary.json").read_text())
     row = {
-        **{"task": task, "objective": objective, "seed": seed},
+        **{"task": task, "method": method, "seed": seed},
         **{name: summary[name] for name in FIGURES},
         "steps_to_90": _steps_to(progress, 0.90),
         "command": shlex.join(["odac", *arguments]),
@@ -63,7 +75,7 @@ def run(task: str, objective: str, seed: int, runs: Path) -> None:
         "cpu": _cpu(),
         **{name: summary["versions"][name] for name in ("ray", "torch", "python")},
     }
-    progress.insert(0, "objective", objective)
+    progress.insert(0, "method", method)
     progress.insert(1, "seed", seed)
     with _writing:
         _append(RESULTS / f"learning_{task}.csv", progress)
@@ -75,39 +87,43 @@ def plot(task: str) -> None:
     """Draws success and distance of every run of a task over environment steps."""
     rows = pd.read_csv(RESULTS / f"learning_{task}.csv")
     config = json.loads((CONFIGS / f"{task}.json").read_text())
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-    for objective, method in rows.groupby("objective"):
-        color, line = STYLES[objective]
-        for _, part in method.groupby("seed"):
-            for ax, name, factor in (
-                (axes[0], "success_rate", 100),
-                (axes[1], "normalized_distance", 1),
-            ):
-                ax.plot(part["env_steps"], factor * part[name], color=color, lw=0.8, alpha=0.45)
-        mean = method.groupby("env_steps")[["success_rate", "normalized_distance"]].mean()
-        label = f"{objective.upper()}, {method['seed'].nunique()} seeds"
-        axes[0].plot(mean.index, 100 * mean["success_rate"], line, color=color, lw=2, label=label)
-        axes[1].plot(mean.index, mean["normalized_distance"], line, color=color, lw=2)
-    axes[0].axhline(90, color="0.6", linestyle=":")
-    axes[0].set(ylabel="success on held-out goals (%)", ylim=(-3, 103))
-    axes[0].legend()
-    axes[1].set(ylabel="final distance (% of the initial one)")
-    axes[1].set_ylim(bottom=0)
-    for ax in axes:
-        ax.set_xlabel("environment steps")
+    panels = {
+        "success_rate": "success on held-out goals (%)",
+        "normalized_distance": "final distance (% of the initial one)",
+        "unreached_value": "value of goals not reached (nats)",
+    }
+    figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
+    for method, part in rows.groupby("method"):
+        label, color, line = LABELS[method]
+        for ax, name in zip(axes, panels, strict=True):
+            if name == "unreached_value" and method == "her":
+                continue  # counted in steps to the goal, not in nats
+            factor = 100 if name == "success_rate" else 1
+            for _, seed in part.groupby("seed"):
+                ax.plot(seed["env_steps"], factor * seed[name], color=color, lw=0.8, alpha=0.45)
+            mean = part.groupby("env_steps")[name].mean()
+            text = f"{label}, {part['seed'].nunique()} seeds".replace(" 1 seeds", " 1 seed")
+            ax.plot(mean.index, factor * mean, line, color=color, lw=2, label=text)
+    for ax, text in zip(axes, panels.values(), strict=True):
+        ax.set(xlabel="environment steps", ylabel=text)
         ax.grid(alpha=0.3)
+    axes[0].axhline(90, color="0.6", lw=1)
+    axes[0].set_ylim(-3, 103)
+    axes[0].legend(fontsize="small")
+    axes[1].set_ylim(bottom=0)
+    axes[2].set_yscale("symlog", linthresh=10)
     figure.suptitle(config["env"])
-    figure.savefig(RESULTS / f"learning_{task}.png", dpi=120)
+    figure.savefig(RESULTS / f"learning_{task}.png", dpi=110)
     plt.close(figure)
 
 
-def missing(tasks: list[str], objectives: list[str], seeds: list[int]) -> list[tuple]:
+def missing(tasks: list[str], methods: list[str], seeds: list[int]) -> list[tuple]:
     """The runs whose rows are not in the results yet."""
     done = set()
     if SUMMARY.exists():
         rows = pd.read_csv(SUMMARY)
-        done = set(zip(rows["task"], rows["objective"], rows["seed"], strict=True))
-    wanted = [(t, o, s) for t in tasks for s in seeds for o in objectives]
+        done = set(zip(rows["task"], rows["method"], rows["seed"], strict=True))
+    wanted = [(task, method, seed) for task in tasks for seed in seeds for method in methods]
     return [run for run in wanted if run not in done]
 
 
@@ -131,15 +147,15 @@ def main() -> None:
     """Makes the runs that are missing."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--task", choices=TASKS, nargs="*", default=TASKS)
-    parser.add_argument("--objective", choices=list(STYLES), nargs="*", default=["odac"])
+    parser.add_argument("--method", choices=list(METHODS), nargs="*", default=["odac"])
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one core each")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "learning")
     parser.add_argument("--missing", action="store_true", help="only list what is missing")
     arguments = parser.parse_args()
-    todo = missing(arguments.task, arguments.objective, arguments.seeds)
+    todo = missing(arguments.task, arguments.method, arguments.seeds)
     if arguments.missing:
-        print("\n".join(f"{task} {objective} {seed}" for task, objective, seed in todo))
+        print("\n".join(f"{task} {method} {seed}" for task, method, seed in todo))
         return
     os.environ["OMP_NUM_THREADS"] = "1"
     with ThreadPoolExecutor(arguments.jobs) as pool:

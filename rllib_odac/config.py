@@ -53,7 +53,6 @@ class ODACConfig(AlgorithmConfig):
         self.dynamics_distribution = "laplace"  # or "gaussian"
         self.dynamics_min_scale = 0.01  # floor of the density's scale, in goal scales
         self.dynamics_background = 0.05  # ε, weight of the uniform background
-        self.joint_background = True  # False: a background of its own for each coordinate
         self.fixed_dynamics_scale = 0.05  # scale of the fixed density, in goal scales
         self.goal_scale: float | str = (
             "auto"  # unit of goals; "auto": the environment's, or by goals seen
@@ -113,7 +112,6 @@ class ODACConfig(AlgorithmConfig):
         dynamics_distribution: str = NotProvided,
         dynamics_min_scale: float = NotProvided,
         dynamics_background: float = NotProvided,
-        joint_background: bool = NotProvided,
         fixed_dynamics_scale: float = NotProvided,
         goal_scale: float | str = NotProvided,
         success_distance: float | str = NotProvided,
@@ -139,15 +137,13 @@ class ODACConfig(AlgorithmConfig):
             objective: Name of an objective ("odac") or a subclass of `Objective`.
             objective_settings: Further keyword arguments for the objective's class.
             prior_discount: p0 in (0, 1), the prior probability of going on. A step of delay
-                costs −log p0 nats.
+                costs −log p0 nats. HER's discount γ.
             learn_discount: Infer q_Δ; False fixes it to its prior.
             max_discount: Upper limit on q_Δ(0) in (0, 1), "prior" for p0, or None for no limit.
             learn_dynamics: Learn p_ψ; False fixes it to a density around φ(s).
             dynamics_distribution: "laplace" or "gaussian".
             dynamics_min_scale: Floor of the density's scale in goal scales, in (0, 1).
             dynamics_background: Weight ε of the uniform background, in [0, 1).
-            joint_background: One background for the goal as a whole; False gives each coordinate
-                its own, so that parts of a goal count for themselves.
             fixed_dynamics_scale: Scale of the fixed density in goal scales, in (0, 1).
             goal_scale: Positive number, in the task's units, that goals are divided by, or "auto":
                 the environment's own, or the half-width of the goals seen first.
@@ -291,7 +287,10 @@ class ODACConfig(AlgorithmConfig):
                 ),
             } | settings
         if self.objective == "her":
-            settings = {"success_distance": self._success_distance()} | settings
+            settings = {
+                "success_distance": self._success_distance(),
+                "discount": self.prior_discount,
+            } | settings
         return make_objective(self.objective, **settings)
 
     def _success_distance(self) -> float:
@@ -321,7 +320,6 @@ class ODACConfig(AlgorithmConfig):
             "dynamics_distribution": self.dynamics_distribution,
             "dynamics_min_scale": self.dynamics_min_scale,
             "dynamics_background": self.dynamics_background,
-            "joint_background": self.joint_background,
             "learn_dynamics": self.learn_dynamics,
             "fixed_dynamics_scale": self.fixed_dynamics_scale,
             "kl_weight": self.kl_weight,
@@ -392,7 +390,6 @@ _RULES: dict[str, _Rule] = {
     "num_initial_random_steps": _COUNT_FROM_0,
     "learn_discount": _SWITCH,
     "learn_dynamics": _SWITCH,
-    "joint_background": _SWITCH,
     "critic_layer_norm": _SWITCH,
     "dynamics_distribution": (lambda v: v in ("laplace", "gaussian"), '"laplace" or "gaussian"'),
     "hidden": (

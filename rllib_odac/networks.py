@@ -124,8 +124,7 @@ class GoalDynamics(nn.Module):
     A factorised density around φ(s) + a learned displacement, of a learned scale between
     `min_scale` and one, mixed with a small uniform background over the goal space:
 
-        p = (1 − ε) · Π_i Laplace(φ'_i; φ_i + μ_i(s, a), b_i(s, a)) + ε · U        joint
-        p = Π_i [ (1 − ε) · Laplace(φ'_i; φ_i + μ_i(s, a), b_i(s, a)) + ε · U_i ]  per coordinate
+        p = (1 − ε) · Π_i Laplace(φ'_i; φ_i + μ_i(s, a), b_i(s, a)) + ε · U
 
     All in units of the goal scale. The background makes log p flat where the goal is far. A plain
     Laplace log-likelihood falls with distance for ever, which is a dense distance reward under
@@ -138,9 +137,6 @@ class GoalDynamics(nn.Module):
         distribution: "laplace" or "gaussian".
         min_scale: Floor of the scale b (σ), in goal scales: how sharp "reached" is.
         background: ε, the weight of the uniform background; 0 turns it off.
-        joint_background: Whether a goal is near or far as a whole (one background), or each of its
-            coordinates for itself, so that a hand that is where it should be counts although the
-            object is not.
         learned: False fixes μ = 0 and b = fixed_scale, the paper's ablation "fixed p̂_d".
         fixed_scale: The scale used when nothing is learned, in goal scales.
     """
@@ -154,7 +150,6 @@ class GoalDynamics(nn.Module):
         *,
         min_scale: float = 0.01,
         background: float = 0.05,
-        joint_background: bool = True,
         learned: bool = True,
         fixed_scale: float = 0.05,
     ) -> None:
@@ -162,7 +157,6 @@ class GoalDynamics(nn.Module):
         self.goal_dim = goal_dim
         self.distribution = distribution
         self.background = background
-        self.joint_background = joint_background
         self.log_min_scale = math.log(min_scale if learned else fixed_scale)
         self.net = mlp([input_dim, *hidden, 2 * goal_dim]) if learned else None
 
@@ -189,9 +183,7 @@ class GoalDynamics(nn.Module):
             log_prob = -(standard.abs() + log_scale) - LOG_2
         else:
             log_prob = -(0.5 * standard.square() + log_scale) - 0.5 * math.log(2 * math.pi)
-        if self.joint_background:
-            return self._mix(log_prob.sum(-1), self.goal_dim)
-        return self._mix(log_prob, 1).sum(-1)
+        return self._mix(log_prob.sum(-1))
 
     @property
     def max_log_prob(self) -> float:
@@ -199,12 +191,11 @@ class GoalDynamics(nn.Module):
         at_the_mean = torch.zeros(self.goal_dim, dtype=torch.float64)
         return float(self.log_prob(at_the_mean, at_the_mean + self.log_min_scale))
 
-    def _mix(self, log_prob: Tensor, dimensions: int) -> Tensor:
-        """Mixes a density over so many coordinates with the uniform background over them."""
+    def _mix(self, log_prob: Tensor) -> Tensor:
         if self.background == 0.0:
             return log_prob
         # The goal space is a cube of two goal scales a side: goals are uniform in it or denser.
-        log_background = math.log(self.background) - dimensions * LOG_2
+        log_background = math.log(self.background) - self.goal_dim * LOG_2
         return torch.logaddexp(
             log_prob + math.log1p(-self.background),
             torch.as_tensor(log_background, dtype=log_prob.dtype, device=log_prob.device),

@@ -69,7 +69,6 @@ class ODACRLModule(TorchRLModule, InferenceOnlyAPI):
             distribution=config["dynamics_distribution"],
             min_scale=config["dynamics_min_scale"],
             background=config["dynamics_background"],
-            joint_background=config["joint_background"],
             learned=config["learn_dynamics"],
             fixed_scale=config["fixed_dynamics_scale"],
         )

@@ -92,3 +92,28 @@ def test_shards_are_redistributed_over_another_number_of_learners(ray_cluster, t
     assert all(np.array_equal(weights[name], each(single, networks)[0][name]) for name in weights)
     single.train()
     single.stop()
+
+
+def test_exploration_goals_reach_every_env_runner(ray_cluster):
+    config = small_config(exploration_goals="rare").env_runners(num_env_runners=2)
+    algorithm = config.learners(num_learners=2).build_algo()
+    for _ in range(3):
+        algorithm.train()
+    first, second = algorithm.env_runner_group.foreach_env_runner(
+        lambda runner: runner._exploration_goals, local_env_runner=False
+    )
+    assert first.shape == (512, 2)  # 256 from each learner
+    assert np.array_equal(first, second)
+    # what was asked for is what had been achieved, and it is in the episodes that came back
+    states = np.concatenate([states for states in each(algorithm, shard) for states in states])
+    assert all((np.abs(states - goal).max(-1) < 1e-6).any() for goal in first[::50])
+    own = each(algorithm, asked)
+    assert sum(own) > 0
+    algorithm.stop()
+
+
+def asked(learner: ODACTorchLearner):
+    """How many episodes were given a goal that had been achieved in another one."""
+    episodes = learner.replay.episodes()
+    states = np.concatenate([episode.achieved_goal for episode in episodes])
+    return sum((states == episode.desired_goal[0]).all(-1).any() for episode in episodes)

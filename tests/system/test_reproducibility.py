@@ -70,11 +70,18 @@ def test_another_seed_gives_another_run(ray_cluster):
     assert figures(first.train()) != figures(second.train())
 
 
-@pytest.mark.parametrize("env", ["odac/Box2D-v0", "FetchReach-v4"])
-def test_a_restored_run_goes_on_bit_for_bit(ray_cluster, tmp_path, env):
+EXPLORATION = {"exploration_goals": {"environment": 0.5, "rare": 0.5}, "random_action_steps": 5}
+
+
+@pytest.mark.parametrize(
+    ("env", "more"),
+    [("odac/Box2D-v0", EXPLORATION), ("FetchReach-v4", {})],
+)
+def test_a_restored_run_goes_on_bit_for_bit(ray_cluster, tmp_path, env, more):
     path = tmp_path / "a checkpoint"  # with a space
     # 12 environments of 50 steps: at the time of saving, episodes are open
-    algorithm = small_config(env, kl_weight="auto", num_envs_per_env_runner=12).build_algo()
+    settings = {"kl_weight": "auto", "num_envs_per_env_runner": 12, **more}
+    algorithm = small_config(env, **settings).build_algo()
     for _ in range(2):
         algorithm.train()
     algorithm.save_to_path(str(path))
@@ -83,7 +90,7 @@ def test_a_restored_run_goes_on_bit_for_bit(ray_cluster, tmp_path, env):
     end = snapshot(algorithm)
 
     # into a fresh algorithm that has done something else meanwhile
-    other = small_config(env, kl_weight="auto", num_envs_per_env_runner=12).build_algo()
+    other = small_config(env, **settings).build_algo()
     other.train()
     other.restore_from_path(str(path))
     assert_equal(snapshot(other), saved)
@@ -101,6 +108,18 @@ def test_a_restored_run_goes_on_bit_for_bit(ray_cluster, tmp_path, env):
     assert [figures(third.train()) for _ in range(2)] == expected
     for algo in (algorithm, other, third):
         algo.stop()
+
+
+def test_a_learning_rate_schedule_follows_the_environment_steps(ray_cluster):
+    algorithm = small_config(lr=[[0, 1e-3], [400, 1e-3], [1200, 1e-4]]).build_algo()
+    rates = []
+    for _ in range(4):
+        algorithm.train()
+        (optimizer,) = algorithm.learner_group._learner._named_optimizers.values()
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert algorithm.env_steps == 1600
+    assert rates == pytest.approx([1e-3, 5.5e-4, 1e-4, 1e-4])
+    algorithm.stop()
 
 
 def test_restored_runners_act_with_the_restored_weights(ray_cluster, tmp_path):

@@ -19,9 +19,8 @@ from rllib_odac.networks import (
 
 @pytest.mark.parametrize("distribution", ["laplace", "gaussian"])
 @pytest.mark.parametrize("background", [0.0, 0.05])
-@pytest.mark.parametrize("joint", [True, False])
-def test_density_integrates_to_one_over_the_goal_space(distribution, background, joint):
-    dynamics = GoalDynamics(3, 2, (8,), distribution, background=background, joint_background=joint)
+def test_density_integrates_to_one_over_the_goal_space(distribution, background):
+    dynamics = GoalDynamics(3, 2, (8,), distribution, background=background)
     axis = torch.linspace(-1, 1, 2001, dtype=torch.float64)  # the cube of the background
     cell = float(axis[1] - axis[0]) ** 2
     points = torch.cartesian_prod(axis, axis)
@@ -31,33 +30,16 @@ def test_density_integrates_to_one_over_the_goal_space(distribution, background,
 
 
 @settings(max_examples=50, deadline=None)
-@given(
-    st.floats(-1e4, 1e4),
-    st.floats(-1e4, 1e4),
-    st.floats(-10, 10),
-    st.sampled_from([0.0, 0.05]),
-    st.booleans(),
-)
-def test_density_stays_between_its_bounds(x, y, raw_scale, background, joint):
-    dynamics = GoalDynamics(3, 2, (8,), background=background, joint_background=joint)
+@given(st.floats(-1e4, 1e4), st.floats(-1e4, 1e4), st.floats(-10, 10), st.sampled_from([0.0, 0.05]))
+def test_density_stays_between_its_bounds(x, y, raw_scale, background):
+    dynamics = GoalDynamics(3, 2, (8,), background=background)
     delta = torch.tensor([[x, y], [0.0, 0.0]])
     log_scale = dynamics.log_min_scale * torch.sigmoid(torch.full((2, 2), raw_scale))
     log_prob = dynamics.log_prob(delta, log_scale)
     assert torch.isfinite(log_prob).all()
     assert (log_prob <= dynamics.max_log_prob + 1e-5).all()
     if background:
-        times = 1 if joint else 2
-        assert (log_prob >= times * math.log(background) - 2 * math.log(2) - 1e-5).all()
-
-
-def test_with_backgrounds_of_their_own_each_coordinate_counts():
-    log_scale = torch.full((3, 2), math.log(0.01))
-    delta = torch.tensor([[0.0, 1.0], [1.0, 1.0], [0.0, 0.0]])  # one coordinate right, none, both
-    joint = GoalDynamics(3, 2, (8,)).log_prob(delta, log_scale)
-    single = GoalDynamics(3, 2, (8,), joint_background=False).log_prob(delta, log_scale)
-    assert float(joint[0]) == pytest.approx(float(joint[1]), abs=1e-4)
-    assert float(single[0] - single[1]) > 5
-    assert float(single[2] - single[0]) == pytest.approx(float(single[0] - single[1]), abs=1e-4)
+        assert (log_prob >= math.log(background) - 2 * math.log(2) - 1e-5).all()
 
 
 def test_largest_density_is_reached_at_the_floor():
