@@ -14,8 +14,9 @@ from rllib_odac.envs import goal_env, make_env, make_vector_env, register_envs
 if TYPE_CHECKING:
     from rllib_odac.algorithm import ODAC
     from rllib_odac.config import ODACConfig
+    from rllib_odac.episodes import GoalEpisode
     from rllib_odac.objectives import Objective, ODACObjective
-    from rllib_odac.replay import GoalEpisode, GoalReplay
+    from rllib_odac.replay import GoalReplay
     from rllib_odac.runs import Run, RunSpec
     from rllib_odac.tabular import TabularODAC
 
@@ -24,7 +25,7 @@ _LAZY = {
     "ODACConfig": "rllib_odac.config",
     "ODACObjective": "rllib_odac.objectives",
     "Objective": "rllib_odac.objectives",
-    "GoalEpisode": "rllib_odac.replay",
+    "GoalEpisode": "rllib_odac.episodes",
     "GoalReplay": "rllib_odac.replay",
     "Run": "rllib_odac.runs",
     "RunSpec": "rllib_odac.runs",

@@ -23,31 +23,11 @@ from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import SAMPLE_TIMER, WEIGHTS_SEQ_NO
 
 from rllib_odac.envs import make_vector_env
+from rllib_odac.episodes import COLUMNS, Array, GoalEpisode, OpenEpisodes
 from rllib_odac.goals import ExplorationGoals, validate_exploration_goals
-from rllib_odac.replay import Array, GoalEpisode
 
-COLUMNS = ("observation", "achieved_goal", "desired_goal")
 TRAINING_SEEDS = 2**31  # training uses environment seeds below, held-out goals those from here on
 RUNNER_STATE = "goal_env_runner"
-
-
-class OpenEpisode:
-    """An episode that is still going on: rows that are stacked once it has ended."""
-
-    def __init__(self, observation: dict[str, Array], index: int) -> None:
-        self.rows = {name: [observation[name][index]] for name in COLUMNS}
-        self.actions: list[Array] = []
-
-    def append(self, action: Array, observation: dict[str, Array], index: int) -> None:
-        """Adds one step: the action taken and the state that it led to."""
-        self.actions.append(action)
-        for name, rows in self.rows.items():
-            rows.append(observation[name][index])
-
-    def close(self, terminated: bool) -> GoalEpisode:
-        """The finished episode."""
-        columns = {name: np.stack(rows) for name, rows in self.rows.items()}
-        return GoalEpisode(**columns, actions=np.stack(self.actions), terminated=terminated)
 
 
 class GoalEnvRunner(SingleAgentEnvRunner):
@@ -68,7 +48,7 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         self.rng = np.random.default_rng(None if kwargs.get("recreated_worker") else self._seed)
         self.env_steps = 0  # made by this runner
         self.num_episodes_dropped = 0
-        self._open: list[OpenEpisode | None] = []
+        self._open: OpenEpisodes | None = None
         self._observation: dict[str, Array] = {}
         # Goals to explore with, and which of the open episodes have been given which of them.
         mixture = validate_exploration_goals(config.exploration_goals)
@@ -90,6 +70,7 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         space = self.env.single_action_space
         self._action_low, self._action_high = space.low, space.high
         self._action_range = space.high - space.low
+        self._is_unit_box = bool((space.low == -1).all() and (space.high == 1).all())
         self._needs_initial_reset = True
         make_callback(
             "on_environment_created",
@@ -167,7 +148,7 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         return episodes
 
     def _num_running(self) -> int:
-        return sum(episode is not None for episode in self._open)
+        return 0 if self._open is None else int(np.count_nonzero(self._open.is_open))
 
     def _reset(self) -> None:
         self.drop_open_episodes()
@@ -180,7 +161,7 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         self._held = np.zeros((self.num_envs, len(self._action_low)), dtype=np.float32)
         self._choose_goals(np.ones(self.num_envs, dtype=bool))
         self._observation = self._with_asked_goals(observation)
-        self._open = [OpenEpisode(self._observation, i) for i in range(self.num_envs)]
+        self._open = OpenEpisodes(self._observation, len(self._action_low))
         self._needs_initial_reset = False
 
     def set_exploration_goals(self, goals: Array) -> None:
@@ -198,7 +179,7 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         self._asked_goals = np.where(begins[:, None], chosen, self._asked_goals)
 
     def _with_asked_goals(self, observation: dict[str, Array]) -> dict[str, Array]:
-        if not self._asked.any():
+        if self._exploration_goals is None:  # then nobody has been asked
             return observation
         goal = np.where(self._asked[:, None], self._asked_goals, observation["desired_goal"])
         return observation | {"desired_goal": goal}
@@ -212,35 +193,29 @@ class GoalEnvRunner(SingleAgentEnvRunner):
             return 0
         observation, _, terminated, truncated, infos = results
         observation = _checked(observation)
+        running = self._open
+        assert running is not None
         # The step after an episode's end is the vector environment's reset.
-        begins = np.array([episode is None for episode in self._open])
+        begins = ~running.is_open
         self._choose_goals(begins)
         self._hold_left[begins] = -1
         self._observation = self._with_asked_goals(observation)
         ended = terminated | truncated
-        if self._asked.any():
+        if self._exploration_goals is not None:
             # Reaching its own goal, which nobody asked for here, is no terminal state.
             terminated = terminated & ~(self._asked & _success(infos, default=False))
-        steps = 0
-        cut = np.zeros(self.num_envs, dtype=bool)
-        for i, episode in enumerate(self._open):
-            if episode is None:
-                self._open[i] = OpenEpisode(self._observation, i)
-                continue
-            steps += 1
-            episode.append(actions[i], self._observation, i)
-            if ended[i]:
-                episodes.append(episode.close(bool(terminated[i])))
-                self._open[i] = None
-            elif len(episode.actions) == self.config.max_episode_steps:
-                episodes.append(episode.close(terminated=False))
-                cut[i] = True
+        running.append(actions, self._observation)
+        cut = ~(begins | ended) & (running.lengths == self.config.max_episode_steps)
+        if not (ended.any() or cut.any() or begins.any()):
+            return self.num_envs
+        for index in np.flatnonzero(~begins & (ended | cut)).tolist():
+            episodes.append(running.close(index, bool(terminated[index])))
         if cut.any():  # the environment goes on; what follows is another episode to the replay
             self._choose_goals(cut)
             self._observation = self._with_asked_goals(observation)
-            for index in np.flatnonzero(cut).tolist():
-                self._open[index] = OpenEpisode(self._observation, index)
-        return steps
+            running.show(self._observation)
+        running.begin(begins | cut)
+        return self.num_envs - int(np.count_nonzero(begins))
 
     def _actions(self, explore: bool, random_actions: bool) -> Array:
         """(N, A) actions in [−1, 1]."""
@@ -286,6 +261,8 @@ class GoalEnvRunner(SingleAgentEnvRunner):
 
     def _to_env(self, actions: Array) -> Array:
         """Actions in the environment's bounds."""
+        if self._is_unit_box:
+            return actions.copy()  # an environment may write on them
         scaled = self._action_low + (actions + 1) / 2 * self._action_range
         return np.clip(scaled, self._action_low, self._action_high)  # rounding may exceed them
 
@@ -298,8 +275,10 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         Returns:
             How many were dropped.
         """
-        dropped = sum(episode is not None and bool(episode.actions) for episode in self._open)
-        self._open = []
+        dropped = 0
+        if self._open is not None:
+            dropped = int(np.count_nonzero(self._open.is_open & (self._open.lengths > 0)))
+        self._open = None
         self._needs_initial_reset = True
         self.num_episodes_dropped += dropped
         return dropped

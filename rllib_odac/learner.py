@@ -23,6 +23,7 @@ from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import ALL_MODULES, WEIGHTS_SEQ_NO
 from torch import Tensor
 
+from rllib_odac.episodes import GoalEpisode
 from rllib_odac.goals import ExplorationGoals, validate_exploration_goals
 from rllib_odac.losses import (
     bellman_target,
@@ -32,7 +33,7 @@ from rllib_odac.losses import (
     soft_value,
     temperature_loss,
 )
-from rllib_odac.replay import GoalEpisode, GoalReplay
+from rllib_odac.replay import GoalReplay
 from rllib_odac.rl_module import ODACRLModule
 
 NUM_UPDATES_LIFETIME = "num_updates_lifetime"

@@ -12,7 +12,6 @@ import json
 import os
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,37 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rllib_odac.episodes import Array, GoalEpisode
 from rllib_odac.goals import RelabelStrategy, validate_relabelling
 
 FORMAT_VERSION = 1
 RARITY_SAMPLE = 512  # states among which the rare ones are found,
 RARITY_NEIGHBOURS = 10  # by the distance to this neighbour
-
-Array = np.ndarray[Any, np.dtype[Any]]
-
-
-@dataclass(slots=True)
-class GoalEpisode:
-    """What one environment gave from a reset to its end, or to where it was cut.
-
-    Attributes:
-        observation: (T + 1, D) float32.
-        achieved_goal: (T + 1, G) float32, φ(s_t).
-        desired_goal: (T + 1, G) float32, the goal at each step (constant in most tasks).
-        actions: (T, A) float32 in [−1, 1].
-        terminated: Whether the environment ended in a terminal state; a time limit or a cut is
-            no termination.
-    """
-
-    observation: Array
-    achieved_goal: Array
-    desired_goal: Array
-    actions: Array
-    terminated: bool = False
-
-    def __len__(self) -> int:
-        """Number of transitions T."""
-        return len(self.actions)
 
 
 class GoalReplay:

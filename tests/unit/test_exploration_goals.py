@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from rllib_odac.env_runner import TRAINING_SEEDS
+from rllib_odac.episodes import GoalEpisode
 from rllib_odac.goals import validate_exploration_goals
-from rllib_odac.replay import GoalEpisode, GoalReplay
+from rllib_odac.replay import GoalReplay
 from tests.conftest import small_config
 from tests.unit.test_env_runner import make_runner
 

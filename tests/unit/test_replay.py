@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rllib_odac.replay import GoalEpisode, GoalReplay
+from rllib_odac.episodes import GoalEpisode
+from rllib_odac.replay import GoalReplay
 
 MIXED = {"future": 0.4, "final": 0.1, "episode": 0.1, "random": 0.2, "own": 0.2}
 
