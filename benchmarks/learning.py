@@ -92,29 +92,59 @@ def plot(task: str) -> None:
         "normalized_distance": "final distance (% of the initial one)",
         "unreached_value": "value of goals not reached (nats)",
     }
-    figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")
+    panels = {name: text for name, text in panels.items() if rows[name].notna().any()}
+    size = (4.3 * len(panels), 3.6)
+    figure, axes = plt.subplots(1, len(panels), figsize=size, layout="constrained")
     for method, part in rows.groupby("method"):
         label, color, line = LABELS[method]
+        seeds = part["seed"].nunique()
+        text = f"{label}, {seeds} seed{'s' if seeds > 1 else ''}"
         for ax, name in zip(axes, panels, strict=True):
             if name == "unreached_value" and method == "her":
                 continue  # counted in steps to the goal, not in nats
             factor = 100 if name == "success_rate" else 1
-            for _, seed in part.groupby("seed"):
-                ax.plot(seed["env_steps"], factor * seed[name], color=color, lw=0.8, alpha=0.45)
+            for _, run in part.groupby("seed"):
+                ax.plot(run["env_steps"] / 1000, factor * run[name], color=color, lw=0.8, alpha=0.4)
             mean = part.groupby("env_steps")[name].mean()
-            text = f"{label}, {part['seed'].nunique()} seeds".replace(" 1 seeds", " 1 seed")
-            ax.plot(mean.index, factor * mean, line, color=color, lw=2, label=text)
+            ax.plot(mean.index / 1000, factor * mean, line, color=color, lw=2, label=text)
     for ax, text in zip(axes, panels.values(), strict=True):
-        ax.set(xlabel="environment steps", ylabel=text)
+        ax.set(xlabel="environment steps (thousands)", ylabel=text)
         ax.grid(alpha=0.3)
     axes[0].axhline(90, color="0.6", lw=1)
     axes[0].set_ylim(-3, 103)
-    axes[0].legend(fontsize="small")
-    axes[1].set_ylim(bottom=0)
-    axes[2].set_yscale("symlog", linthresh=10)
+    axes[0].legend(fontsize="small", loc="best")
+    axes[1].set_ylim(0, min(200, axes[1].get_ylim()[1]))
+    if rows.get("unreached_value", pd.Series(dtype=float)).min() < -50:
+        axes[2].set_yscale("symlog", linthresh=10)
     figure.suptitle(config["env"])
     figure.savefig(RESULTS / f"learning_{task}.png", dpi=110)
     plt.close(figure)
+
+
+def table() -> str:
+    """The results as a Markdown table: a row for each task and method."""
+    rows = pd.read_csv(SUMMARY)
+    lines = [
+        "| task | method | seeds | environment steps | steps to 90 % | success at the end "
+        "| final distance | % of the initial one |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for (task, method), part in rows.groupby(["task", "method"]):
+        env = json.loads((CONFIGS / f"{task}.json").read_text())["env"]
+        first = [f"{steps / 1000:g}k" for steps in part["steps_to_90"].dropna()]
+        first += ["–"] * int(part["steps_to_90"].isna().sum())
+        cells = [
+            env,
+            LABELS[method][0],
+            str(len(part)),
+            f"{part['env_steps'].max() / 1000:.0f}k",
+            ", ".join(first),
+            ", ".join(f"{100 * success:.0f} %" for success in part["success_rate"]),
+            ", ".join(f"{distance:.2g}" for distance in part["final_distance"]),
+            ", ".join(f"{distance:.2g}" for distance in part["normalized_distance"]),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def missing(tasks: list[str], methods: list[str], seeds: list[int]) -> list[tuple]:
@@ -151,8 +181,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one core each")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "learning")
+    parser.add_argument("--table", action="store_true", help="only print the results so far")
     parser.add_argument("--missing", action="store_true", help="only list what is missing")
     arguments = parser.parse_args()
+    if arguments.table:
+        print(table())
+        return
     todo = missing(arguments.task, arguments.method, arguments.seeds)
     if arguments.missing:
         print("\n".join(f"{task} {method} {seed}" for task, method, seed in todo))

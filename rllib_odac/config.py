@@ -11,7 +11,7 @@ import gymnasium as gym
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.annotations import override
-from ray.tune.registry import ENV_CREATOR, _global_registry
+from ray.tune.registry import ENV_CREATOR, _global_registry, register_env
 from ray.util import log_once
 
 from rllib_odac.envs import make_env
@@ -98,6 +98,22 @@ class ODACConfig(AlgorithmConfig):
         self.torch_skip_nan_gradients = True
         # Normaliser statistics are summed over learners explicitly.
         self.torch_ddp_kwargs = {"broadcast_buffers": False}
+
+    @override(AlgorithmConfig)
+    def environment(self, env: Any = NotProvided, **kwargs: Any) -> Self:
+        """Sets the environment; see RLlib for further arguments.
+
+        Args:
+            env: An id, a function that makes one from `env_config` as keyword arguments, or a
+                class that takes it as one mapping, as RLlib's do. RLlib knows functions only by a
+                name: they are registered under theirs.
+            **kwargs: RLlib's, such as `env_config`.
+        """
+        if callable(env) and not isinstance(env, type):
+            make, name = env, f"{env.__module__}.{env.__qualname__}"
+            register_env(name, lambda settings: make(**settings))
+            env = name
+        return super().environment(env, **kwargs)
 
     @override(AlgorithmConfig)
     def training(

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import gymnasium as gym
 import numpy as np
 import pytest
 
 from rllib_odac import ODACConfig
+from rllib_odac.envs.registry import OWN_ENVS
+from rllib_odac.runs import RunSpec, read_spec
 from tests.conftest import small_config
 
 
@@ -114,3 +119,18 @@ def test_an_environment_that_says_nothing_needs_a_success_distance():
     config = small_config("PointMaze_UMaze-v3").training(objective="her")
     with pytest.raises(ValueError, match="success_distance is 'auto', but the environment names"):
         config.build_objective()
+
+
+CONFIGS = sorted((Path(__file__).parents[2] / "tune_configs").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_tuned_configurations_are_valid_with_every_objective_they_are_compared_with(path):
+    spec = RunSpec(**read_spec(path))
+    for objective in ("odac", "her"):
+        replace(spec, objective=objective).config()
+
+
+def test_there_is_a_tuned_configuration_for_each_task():
+    tuned = {read_spec(path)["env"] for path in CONFIGS}
+    assert tuned >= set(OWN_ENVS)
