@@ -9,10 +9,18 @@ import numpy as np
 from gymnasium.utils import EzPickle
 from numpy.typing import NDArray
 
-from rllib_odac.envs.base import GoalEnv
+from rllib_odac.envs.base import FREE_CAMERA, MARK, GoalEnv
 
 GOAL_RANGE = 5.0  # m, half-width of the goals around where the ant starts
+SUCCESS_DISTANCE = 0.5  # m
 XY, POSE = 2, 15  # coordinates of the body's place, and of its whole configuration
+# Ant-v5's own camera follows the ant, and shows neither where it started nor where it shall go.
+CAMERA = {
+    "distance": 17.0,
+    "azimuth": 90.0,
+    "elevation": -60.0,
+    "lookat": np.array([0.0, -0.5, 0.0]),
+}
 
 
 class AntEnv(GoalEnv, EzPickle):
@@ -37,6 +45,7 @@ class AntEnv(GoalEnv, EzPickle):
         if goal not in ("xy", "pose"):
             raise ValueError(f'goal is {goal!r}, but must be "xy" or "pose".')
         self.goal = goal
+        camera: dict[str, Any] = {"camera_id": FREE_CAMERA, "default_camera_config": CAMERA}
         ant = gym.make(
             "Ant-v5",
             render_mode=render_mode,
@@ -44,7 +53,7 @@ class AntEnv(GoalEnv, EzPickle):
             exclude_current_positions_from_observation=False,
             include_cfrc_ext_in_observation=False,
             terminate_when_unhealthy=False,
-            **kwargs,
+            **camera | kwargs,
         ).unwrapped
         standing = np.array(ant.init_qpos, dtype=np.float64)  # type: ignore[attr-defined]
         self._standing = standing[: XY if goal == "xy" else POSE]
@@ -55,7 +64,7 @@ class AntEnv(GoalEnv, EzPickle):
             ant,
             desired_goal_space=gym.spaces.Box(low, high),
             observation_dim=observation_dim,
-            success_distance=0.5,
+            success_distance=SUCCESS_DISTANCE,
             goal_scale=GOAL_RANGE,
             measured=slice(0, XY),
         )
@@ -67,3 +76,21 @@ class AntEnv(GoalEnv, EzPickle):
         goal = self._standing.copy()
         goal[:XY] = self.np_random.uniform(-GOAL_RANGE, GOAL_RANGE, XY)
         return goal
+
+    def render(self) -> Any:
+        """The simulator's picture; with "rgb_array" the places that count as the goal are marked.
+
+        "human" shows the simulator's own window, without a mark.
+        """
+        if self.render_mode == "rgb_array":
+            from mujoco import mjtGeom
+
+            robot: Any = self.simulator
+            robot.mujoco_renderer._get_viewer("rgb_array").add_marker(  # for one picture
+                type=mjtGeom.mjGEOM_CYLINDER,
+                pos=np.append(self._goal[:XY], 0.0),
+                size=np.array([SUCCESS_DISTANCE, 0.01, 0.0]),
+                rgba=np.array(MARK),
+                label="",
+            )
+        return super().render()

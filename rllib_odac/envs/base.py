@@ -11,6 +11,10 @@ from numpy.typing import ArrayLike, NDArray
 FloatArray: TypeAlias = NDArray[np.float32]
 Observation: TypeAlias = dict[str, FloatArray]
 
+# For pictures of MuJoCo's simulators.
+MARK = (1.0, 0.6, 0.0, 0.7)  # red, green, blue and opacity of a goal
+FREE_CAMERA = -1  # the number of the camera whose place the simulator's user describes
+
 
 class GoalEnv(gym.Env[Observation, NDArray[Any]]):
     """A Gymnasium environment with goals around another one without, or with other conventions.
@@ -38,6 +42,9 @@ class GoalEnv(gym.Env[Observation, NDArray[Any]]):
     # Whether the simulator's own info comes along: mostly parts of a reward that nobody uses here,
     # which vector environments spend their time on.
     passes_info: ClassVar[bool] = False
+
+    # Gymnasium asks the class before there is a simulator, whose own metadata an instance has.
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array", "human"]}  # noqa: RUF012
 
     def __init__(
         self,

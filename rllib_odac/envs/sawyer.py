@@ -1,7 +1,8 @@
 """Sawyer's push, faucet and window: Meta-World's robot and objects with goals of their own.
 
 Models and physics are Meta-World's. Its rewards, which no goal-reaching method needs, are not
-computed: they take most of a step's time. What else differs from Meta-World, and why:
+computed: they take most of a step's time. Its observations are computed, but faster. What else
+differs from Meta-World, and why:
 
 * Goals can be reached. Meta-World's targets are up to 10 cm from where a handle can go; here the
   goal is the handle's own position at the limit of its joint.
@@ -19,9 +20,18 @@ import numpy as np
 from gymnasium.utils import EzPickle
 from numpy.typing import ArrayLike, NDArray
 
-from rllib_odac.envs.base import FloatArray, GoalEnv
+from rllib_odac.envs.base import FREE_CAMERA, MARK, FloatArray, GoalEnv
 
-HAND, OBJECT, FRAME = slice(0, 3), slice(4, 7), 18  # places in Meta-World's observation
+# Places in Meta-World's observation, which holds two frames.
+HAND, GRIPPER, OBJECT, ROTATION, FRAME = slice(0, 3), 3, slice(4, 7), slice(7, 11), 18
+# Meta-World's cameras at the corners are upside down.
+CAMERA = {
+    "distance": 1.15,
+    "azimuth": 140.0,
+    "elevation": -30.0,
+    "lookat": np.array([0.0, 0.68, 0.15]),
+}
+MARK_SIZE = 0.02  # m
 NEVER = 2**31  # steps: the time limit is Gymnasium's
 
 
@@ -112,7 +122,12 @@ class SawyerEnv(GoalEnv, EzPickle):
         raise NotImplementedError
 
     def _show_goal(self, goal: FloatArray) -> None:
-        self.simulator._target_pos = goal[-3:].astype(np.float64)  # type: ignore[attr-defined]
+        robot: Any = self.simulator
+        robot._target_pos = goal[-3:].astype(np.float64)
+        for name, place in robot._target_site_config:  # the faucet has a second one, to be hidden
+            mark = robot.model.site(name)
+            mark.pos, mark.size, mark.rgba = place, MARK_SIZE, MARK
+            robot.data.site(name).xpos = place  # until the next step finds it in the model
 
     def _at_joint(self, joint: str, position: float) -> NDArray[Any]:
         """Where the object would be with its joint at `position`; leaves the robot as it is."""
@@ -255,11 +270,26 @@ def _simulator(task: str, render_mode: str | None) -> gym.Env[Any, Any]:
 
     base: Any = ALL_V3_ENVIRONMENTS[task]
 
-    class Unrewarded(base):  # type: ignore[misc]
+    class LeanSawyer(base):  # type: ignore[misc]
         def evaluate_state(self, obs: Any, action: Any) -> tuple[float, dict[str, Any]]:
             return 0.0, {}
 
-    robot: Any = Unrewarded(render_mode=render_mode, camera_name="corner3")
+        def _get_curr_obs_combined_no_goal(self) -> NDArray[Any]:
+            frame = np.zeros(FRAME)
+            opening = self.data.body("rightclaw").xpos - self.data.body("leftclaw").xpos
+            frame[HAND] = self.get_endeff_pos()
+            frame[GRIPPER] = min(float(np.linalg.norm(opening)) / 0.1, 1.0)
+            frame[OBJECT] = self._get_pos_objects()
+            frame[ROTATION] = self._get_quat_objects()
+            return frame
+
+    class LeanPush(LeanSawyer):
+        def _get_quat_objects(self) -> NDArray[Any]:
+            return _quaternion(self.data.geom("objGeom").xmat)
+
+    lean = LeanPush if task == "push-v3" else LeanSawyer
+    robot: Any = lean(render_mode=render_mode, camera_id=FREE_CAMERA)
+    robot.mujoco_renderer.default_cam_config = CAMERA
     robot.max_path_length = NEVER
     # Meta-World wants to be given its random places from outside; these make it draw its own.
     robot._set_task_called = True
@@ -267,3 +297,14 @@ def _simulator(task: str, render_mode: str | None) -> gym.Env[Any, Any]:
     robot.seeded_rand_vec = True
     robot.seed(int(np.random.SeedSequence().generate_state(1)[0]))
     return robot  # type: ignore[no-any-return]
+
+
+def _quaternion(matrix: NDArray[Any]) -> NDArray[Any]:
+    """What scipy makes of a rotation matrix (9,), xyzw with the largest positive, but faster."""
+    import mujoco
+
+    wxyz = np.empty(4)
+    mujoco.mju_mat2Quat(wxyz, matrix)
+    xyzw = wxyz[[1, 2, 3, 0]]
+    signed: NDArray[Any] = xyzw * np.sign(xyzw[np.abs(xyzw).argmax()])
+    return signed

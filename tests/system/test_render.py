@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 
 import imageio.v2 as imageio
+import numpy as np
 import pytest
 
+from rllib_odac import make_env
 from rllib_odac.envs.headless import _has_library
 from tests.system.test_command_line import odac
 
@@ -22,6 +24,7 @@ needs_gl = pytest.mark.skipif(
         ("odac/Box2D-v0", ["--set", "walls=big_u", "--episodes", 2], "odac-Box2D-v0"),
         pytest.param("FetchReach-v4", ["--episodes", 2], "FetchReach-v4", marks=needs_gl),
         pytest.param("odac/FetchPush-v0", ["--episodes", 2], "odac-FetchPush-v0", marks=needs_gl),
+        pytest.param("odac/Ant-v0", ["--episodes", 2], "odac-Ant-v0", marks=needs_gl),
     ],
 )
 def test_render_films_random_actions(tmp_path, env, arguments, name):
@@ -36,6 +39,27 @@ def test_render_films_random_actions(tmp_path, env, arguments, name):
     assert (pictures[0] != pictures[8]).any()  # another episode
     width = 6 * pictures[0].shape[1]
     assert imageio.imread(strip).shape[1] == pytest.approx(width, rel=0.05)
+
+
+@needs_gl
+@pytest.mark.filterwarnings("error::UserWarning")  # Gymnasium's for a render mode it does not know
+@pytest.mark.parametrize("name", ["Ant", "FetchPush", "SawyerPush", "SawyerFaucet", "SawyerWindow"])
+def test_the_goal_is_in_the_picture(name):
+    env = make_env(f"odac/{name}-v0", render_mode="rgb_array")
+    space = env.observation_space["desired_goal"]
+
+    def picture(goal):
+        env.reset(seed=0, options={"goal": goal})
+        return env.render()
+
+    picture_low, picture_high = picture(space.low), picture(space.high)
+    assert picture_low.dtype == np.uint8
+    assert picture_low.shape == (480, 480, 3)
+    assert picture_low.std() > 10  # not all of one colour
+    assert (picture_low != picture_high).any(-1).sum() > 20  # the same start, but another goal
+    assert np.array_equal(env.render(), picture_high)  # the marks of former pictures are gone
+    assert np.array_equal(picture(space.low), picture_low)
+    env.close()
 
 
 def test_the_same_seed_gives_the_same_picture(tmp_path):

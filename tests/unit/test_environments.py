@@ -184,6 +184,19 @@ HANDLES = {
     "window_open": ("window_slide", 1),
     "window_close": ("window_slide", 0),
 }
+META_WORLD = {
+    "sawyer_push": ("push-v3", "Push"),
+    "faucet_open": ("faucet-open-v3", "FaucetOpen"),
+    "faucet_close": ("faucet-close-v3", "FaucetClose"),
+    "window_open": ("window-open-v3", "WindowOpen"),
+    "window_close": ("window-close-v3", "WindowClose"),
+}
+
+
+def metaworld_policy(name):
+    from metaworld import policies
+
+    return getattr(policies, f"Sawyer{META_WORLD[name][1]}V3Policy")()
 
 
 @pytest.mark.parametrize("name", HANDLES)
@@ -202,15 +215,9 @@ def test_the_goal_is_where_the_handle_is_at_its_joints_limit(name):
 
 @pytest.mark.parametrize("name", ["sawyer_push", *HANDLES])
 def test_metaworlds_own_policies_reach_the_goals(name):
-    from metaworld import policies
-
     env_id, settings = TASKS[name]
     env = make_env(env_id, **settings)
-    kind = {
-        "sawyer_push": "Push", "faucet_open": "FaucetOpen", "faucet_close": "FaucetClose",
-        "window_open": "WindowOpen", "window_close": "WindowClose",
-    }[name]  # fmt: skip
-    policy = getattr(policies, f"Sawyer{kind}V3Policy")()
+    policy = metaworld_policy(name)
     robot = env.unwrapped.simulator
     for seed in range(3):
         env.reset(seed=seed)
@@ -240,6 +247,65 @@ def test_a_horizon_beyond_metaworlds_own():
     env = gym.make("odac/SawyerWindow-v0", max_episode_steps=520)
     assert len(episode(env, 0)) == 521
     env.close()
+
+
+# The simulators observe faster than the original ones, and the same -------------------------------
+
+
+def test_fetch_push_is_that_of_gymnasium_robotics():
+    env, original = make_env("odac/FetchPush-v0"), gym.make("FetchPush-v4")
+    rows = [(env.reset(seed=3)[0], original.reset(seed=3)[0])]
+    rng = np.random.default_rng(3)
+    for _ in range(50):
+        seen = rows[-1][0]
+        to_block = 10 * (seen["achieved_goal"] - seen["observation"][:3])
+        action = np.clip(np.append(to_block, 0) + rng.normal(0, 0.3, 4), -1, 1).astype(np.float32)
+        rows.append((env.step(action)[0], original.step(action)[0]))
+    for ours, theirs in rows:
+        assert all(np.array_equal(ours[key], theirs[key].astype(np.float32)) for key in theirs)
+    assert np.linalg.norm(ours["achieved_goal"] - rows[0][0]["achieved_goal"]) > 0.05  # pushed
+    env.close()
+    original.close()
+
+
+@pytest.mark.parametrize("name", ["sawyer_push", *HANDLES])
+def test_sawyer_is_that_of_meta_world(name):
+    import mujoco
+    from metaworld.env_dict import ALL_V3_ENVIRONMENTS
+
+    env_id, settings = TASKS[name]
+    env = make_env(env_id, **settings | {"goal": "object"})
+    original = ALL_V3_ENVIRONMENTS[META_WORLD[name][0]]()
+    original._set_task_called = original.seeded_rand_vec = True
+    original._freeze_rand_vec = False
+    original.seed(3)
+    original.reset()
+    mujoco.mj_forward(original.model, original.data)
+    original._prev_obs = original._get_curr_obs_combined_no_goal()
+    rows = [(env.reset(seed=3)[0], original._get_obs())]
+    policy = metaworld_policy(name)
+    rng = np.random.default_rng(3)
+    for _ in range(150):
+        seen = np.concatenate([rows[-1][1][:36], original._target_pos])
+        action = np.clip(policy.get_action(seen) + rng.normal(0, 0.1, 4), -1, 1).astype(np.float32)
+        rows.append((env.step(action)[0], original.step(action)[0]))
+    for ours, theirs in rows:
+        frames = np.concatenate([theirs[:11], theirs[18:29]])
+        assert np.array_equal(ours["observation"], frames.astype(np.float32))
+    assert np.linalg.norm(ours["achieved_goal"] - rows[0][0]["achieved_goal"]) > 0.05  # moved
+    env.close()
+    original.close()
+
+
+def test_rotations_are_written_as_scipy_writes_them():
+    from scipy.spatial.transform import Rotation
+
+    from rllib_odac.envs.sawyer import _quaternion
+
+    rotations = Rotation.random(1000, random_state=0)
+    ours = [_quaternion(matrix.ravel()) for matrix in rotations.as_matrix()]
+    theirs = [Rotation.from_matrix(matrix).as_quat() for matrix in rotations.as_matrix()]
+    assert np.allclose(ours, theirs, rtol=0, atol=1e-12)
 
 
 def test_the_base_class_is_what_unwrapped_gives(task):

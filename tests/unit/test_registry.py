@@ -183,10 +183,11 @@ def test_unknown_arguments_are_explained(make):
 
 
 def test_missing_optional_package_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "metaworld", None)  # as if it were not installed
+    for module in ("metaworld", "metaworld.envs", "metaworld.env_dict"):
+        monkeypatch.setitem(sys.modules, module, None)  # as if it were not installed
     gym.register("test/NeedsMetaworld-v0", entry_point="metaworld.envs:Anything")
     try:
-        for name in ("test/NeedsMetaworld-v0", "metaworld:Meta-World/MT1"):
+        for name in ("test/NeedsMetaworld-v0", "metaworld:Meta-World/MT1", "odac/SawyerPush-v0"):
             with pytest.raises(ValueError, match="needs the package 'metaworld'") as caught:
                 make_env(name)
             assert 'pip install "rllib-odac[sawyer]"' in str(caught.value)
