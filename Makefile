@@ -21,7 +21,7 @@ lint: $(VENV)/.installed-dev
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 
-# The full learning results, three seeds each: about half an hour on two cores.
+# The full learning results, three seeds each: hours on two cores, and it goes on where it stopped.
 learning: $(VENV)/.installed-dev
 	@$(PY) benchmarks/learning.py
 

@@ -40,7 +40,7 @@ FIGURES = (
 )
 METHODS = {
     "odac": [],
-    # its reward of −1 a step needs no weaker KL where tasks are long (see README)
+    # The best known weight for it; its reward of −1 a step leaves no room for dawdling.
     "her": ["--objective", "her", "--set", "kl_weight=0.05"],
     "no_tail": ["--set", "dynamics_background=0"],  # the plain Laplace log-likelihood
     "no_limit": ["--set", "max_discount=None"],  # the optimal q_Δ(0), however near to one
@@ -90,7 +90,7 @@ def plot(task: str) -> None:
     panels = {
         "success_rate": "success on held-out goals (%)",
         "normalized_distance": "final distance (% of the initial one)",
-        "unreached_value": "value of goals not reached (nats)",
+        "unreached_value": "value of goals not reached yet (nats)",
     }
     panels = {name: text for name, text in panels.items() if rows[name].notna().any()}
     size = (4.3 * len(panels), 3.6)

@@ -31,7 +31,7 @@ ALGORITHM_STATE = "odac"
 MANIFEST = "odac.json"
 CHECKPOINT_VERSION = 1
 REPLAY_DIRECTORY = "replay"
-EXPLORATION_GOALS = 256  # achieved goals that each learner draws anew after every update
+NUM_EXPLORATION_GOALS = 256  # achieved goals that each learner draws anew in every round
 
 
 class ODAC(Algorithm):
@@ -89,8 +89,8 @@ class ODAC(Algorithm):
         if not goals:
             return
         drawn = np.concatenate(goals)
+        self.env_runner.set_exploration_goals(drawn)  # whose state is what a checkpoint holds
         if self.env_runner_group.num_remote_env_runners() == 0:
-            self.env_runner.set_exploration_goals(drawn)
             return
         reference = ray.put(drawn)  # once into the object store, however many env runners
         self.env_runner_group.foreach_env_runner(
@@ -282,4 +282,4 @@ def _update_learner(
     metrics = learner.update(
         episodes=episodes, episodes_refs=references, num_updates=num_updates, timesteps=timesteps
     )
-    return metrics, len(learner.replay), learner.draw_exploration_goals(EXPLORATION_GOALS)
+    return metrics, len(learner.replay), learner.draw_exploration_goals(NUM_EXPLORATION_GOALS)

@@ -36,7 +36,7 @@ def train(
         typer.Option(help="A run's settings as JSON (tune_configs/*.json, a run's config.json)."),
     ] = None,
     objective: Annotated[
-        str | None, typer.Option(help="How reward and discount come about [odac].")
+        str | None, typer.Option(help="How reward and discount come about: odac or her [odac].")
     ] = None,
     steps: Annotated[
         int | None, typer.Option(help="Environment steps to train for [100000].")

@@ -11,10 +11,11 @@ import gymnasium as gym
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.annotations import override
-from ray.tune.registry import ENV_CREATOR, _global_registry, register_env
+from ray.tune.registry import ENV_CREATOR, _global_registry
 from ray.util import log_once
 
 from rllib_odac.envs import make_env
+from rllib_odac.envs.adapter import own_success_distance
 from rllib_odac.goals import validate_exploration_goals, validate_relabelling
 from rllib_odac.objectives import Objective, make_objective
 
@@ -82,6 +83,7 @@ class ODACConfig(AlgorithmConfig):
         self.exploration_goals: str | Mapping[str, float] = "environment"  # or what was achieved
         self.action_noise = 0.0  # ... and Gaussian noise of this deviation may come on top.
 
+        self._environment_function: Callable[..., gym.Env[Any, Any]] | None = None
         self._environment_facts: tuple[Any, dict[str, Any]] | None = None
 
         # RLlib's own settings, with defaults that suit goal-reaching tasks.
@@ -105,14 +107,15 @@ class ODACConfig(AlgorithmConfig):
 
         Args:
             env: An id, a function that makes one from `env_config` as keyword arguments, or a
-                class that takes it as one mapping, as RLlib's do. RLlib knows functions only by a
-                name: they are registered under theirs.
+                class that takes it as one mapping, as RLlib's do.
             **kwargs: RLlib's, such as `env_config`.
         """
+        if env is not NotProvided:
+            self._environment_function = self._environment_facts = None
         if callable(env) and not isinstance(env, type):
-            make, name = env, f"{env.__module__}.{env.__qualname__}"
-            register_env(name, lambda settings: make(**settings))
-            env = name
+            # It travels with the configuration: a registry would forget it with the process.
+            self._environment_function = env
+            env = f"{env.__module__}.{getattr(env, '__qualname__', type(env).__name__)}"
         return super().environment(env, **kwargs)
 
     @override(AlgorithmConfig)
@@ -150,7 +153,7 @@ class ODACConfig(AlgorithmConfig):
         """Sets the algorithm's own settings; further ones (`lr`, `grad_clip`, ...) are RLlib's.
 
         Args:
-            objective: Name of an objective ("odac") or a subclass of `Objective`.
+            objective: Name of an objective ("odac", "her") or a subclass of `Objective`.
             objective_settings: Further keyword arguments for the objective's class.
             prior_discount: p0 in (0, 1), the prior probability of going on. A step of delay
                 costs −log p0 nats. HER's discount γ.
@@ -269,10 +272,9 @@ class ODACConfig(AlgorithmConfig):
         if self._environment_facts is None or self._environment_facts[0] != key:
             env = self.make_env()
             spec, task = env.spec, env.unwrapped
-            threshold = getattr(task, "distance_threshold", None)  # gymnasium-robotics' name
             facts = {
-                "goal_scale": getattr(task, "goal_scale", None),
-                "success_distance": getattr(task, "success_distance", threshold),
+                "goal_scale": _number_or_none(getattr(task, "goal_scale", None)),
+                "success_distance": _number_or_none(own_success_distance(task)),
                 "max_episode_steps": spec.max_episode_steps if spec else None,
                 "has_spec": spec is not None,
             }
@@ -284,11 +286,12 @@ class ODACConfig(AlgorithmConfig):
 
     def env_specifier(self) -> Any:
         """The environment's id or, for one registered with Tune, its creator's wrapper."""
+        if self._environment_function is not None:
+            return self._environment_function
         if isinstance(self.env, str) and _global_registry.contains(ENV_CREATOR, self.env):
-            creator = _global_registry.get(ENV_CREATOR, self.env)
-            return lambda **settings: creator(settings)
+            return _from_settings(_global_registry.get(ENV_CREATOR, self.env), self.env)
         if isinstance(self.env, type):
-            return lambda **settings: self.env(settings)
+            return _from_settings(self.env, self.env.__qualname__)
         return self.env
 
     def build_objective(self) -> Objective:
@@ -348,8 +351,22 @@ class ODACConfig(AlgorithmConfig):
         return ODACTorchLearner
 
 
+def _from_settings(creator: Callable[[Any], Any], name: str) -> Callable[..., Any]:
+    """A function of keyword arguments from one of a mapping, as RLlib's creators are."""
+
+    def make(**settings: Any) -> Any:
+        return creator(settings)
+
+    make.__qualname__ = name  # what messages call it
+    return make
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _number_or_none(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def _is_int(value: Any) -> bool:

@@ -28,6 +28,7 @@ from rllib_odac.goals import ExplorationGoals, validate_exploration_goals
 
 TRAINING_SEEDS = 2**31  # training uses environment seeds below, held-out goals those from here on
 RUNNER_STATE = "goal_env_runner"
+SUCCESS_KEYS = {"is_success", "success"}  # of info
 
 
 class GoalEnvRunner(SingleAgentEnvRunner):
@@ -54,8 +55,8 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         mixture = validate_exploration_goals(config.exploration_goals)
         self._own_goal_share = mixture.get(ExplorationGoals.ENVIRONMENT, 0.0)
         self._exploration_goals: Array | None = None
-        self._asked: Array = np.zeros(0, dtype=bool)
-        self._asked_goals: Array = np.zeros((0, 0), dtype=np.float32)
+        self._has_exploration_goal: Array = np.zeros(0, dtype=bool)
+        self._exploration_goal: Array = np.zeros((0, 0), dtype=np.float32)
         # Random actions that are being kept, and for how many steps more; below 0: none is.
         self._held: Array = np.zeros((0, 0), dtype=np.float32)
         self._hold_left: Array = np.zeros(0, dtype=np.int64)
@@ -155,12 +156,12 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         seeds = self.rng.integers(TRAINING_SEEDS, size=self.num_envs).tolist()
         observation, _ = self._try_env_reset(seed=seeds)
         observation = _checked(observation)
-        self._asked = np.zeros(self.num_envs, dtype=bool)
-        self._asked_goals = np.zeros_like(observation["desired_goal"])
+        self._has_exploration_goal = np.zeros(self.num_envs, dtype=bool)
+        self._exploration_goal = np.zeros_like(observation["desired_goal"])
         self._hold_left = np.full(self.num_envs, -1)
         self._held = np.zeros((self.num_envs, len(self._action_low)), dtype=np.float32)
         self._choose_goals(np.ones(self.num_envs, dtype=bool))
-        self._observation = self._with_asked_goals(observation)
+        self._observation = self._with_exploration_goals(observation)
         self._open = OpenEpisodes(self._observation, len(self._action_low))
         self._needs_initial_reset = False
 
@@ -175,13 +176,15 @@ class GoalEnvRunner(SingleAgentEnvRunner):
             return
         asked = self.rng.random(self.num_envs) >= self._own_goal_share
         chosen = goals[self.rng.integers(len(goals), size=self.num_envs)]
-        self._asked = np.where(begins, asked, self._asked)
-        self._asked_goals = np.where(begins[:, None], chosen, self._asked_goals)
+        self._has_exploration_goal = np.where(begins, asked, self._has_exploration_goal)
+        self._exploration_goal = np.where(begins[:, None], chosen, self._exploration_goal)
 
-    def _with_asked_goals(self, observation: dict[str, Array]) -> dict[str, Array]:
+    def _with_exploration_goals(self, observation: dict[str, Array]) -> dict[str, Array]:
         if self._exploration_goals is None:  # then nobody has been asked
             return observation
-        goal = np.where(self._asked[:, None], self._asked_goals, observation["desired_goal"])
+        goal = np.where(
+            self._has_exploration_goal[:, None], self._exploration_goal, observation["desired_goal"]
+        )
         return observation | {"desired_goal": goal}
 
     def _step(self, explore: bool, random_actions: bool, episodes: list[GoalEpisode]) -> int:
@@ -199,11 +202,11 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         begins = ~running.is_open
         self._choose_goals(begins)
         self._hold_left[begins] = -1
-        self._observation = self._with_asked_goals(observation)
+        self._observation = self._with_exploration_goals(observation)
         ended = terminated | truncated
         if self._exploration_goals is not None:
             # Reaching its own goal, which nobody asked for here, is no terminal state.
-            terminated = terminated & ~(self._asked & _success(infos, default=False))
+            terminated = terminated & ~(self._has_exploration_goal & _success(infos, self.num_envs))
         running.append(actions, self._observation)
         cut = ~(begins | ended) & (running.lengths == self.config.max_episode_steps)
         if not (ended.any() or cut.any() or begins.any()):
@@ -212,7 +215,7 @@ class GoalEnvRunner(SingleAgentEnvRunner):
             episodes.append(running.close(index, bool(terminated[index])))
         if cut.any():  # the environment goes on; what follows is another episode to the replay
             self._choose_goals(cut)
-            self._observation = self._with_asked_goals(observation)
+            self._observation = self._with_exploration_goals(observation)
             running.show(self._observation)
         running.begin(begins | cut)
         return self.num_envs - int(np.count_nonzero(begins))
@@ -234,7 +237,7 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         if config.action_noise > 0:
             extra = self.rng.normal(scale=config.action_noise, size=shape)
             actions = np.clip(actions + extra, -1, 1).astype(np.float32)
-        # So that a share of all steps is random, fewer of them may begin something random.
+        # So that about a share of all steps is random, fewer of them may begin something random.
         share, length = config.random_action_share, config.random_action_steps
         begins = self.rng.random(self.num_envs) < share / (length - share * (length - 1))
         held = self._hold(uniform, begins)
@@ -322,14 +325,13 @@ class GoalEnvRunner(SingleAgentEnvRunner):
             ended = running & (terminated | truncated | too_long)
             if ended.any():
                 distance = infos.get("final_distance", _distance(self._observation))
-                success = _success(infos, default=None)
-                if success is None:
+                if not SUCCESS_KEYS & infos.keys():
                     raise ValueError(
                         "The environment's info holds neither 'is_success' nor 'success', one of "
                         "which must say whether the goal is reached."
                     )
                 result["final_distance"][ended] = distance[ended]
-                result["success"][ended] = success[ended]
+                result["success"][ended] = _success(infos, self.num_envs)[ended]
                 running &= ~ended
         return result
 
@@ -350,11 +352,12 @@ class GoalEnvRunner(SingleAgentEnvRunner):
     @override(SingleAgentEnvRunner)
     def set_state(self, state: dict[str, Any]) -> None:
         super().set_state(state)
+        if RUNNER_STATE in state:
+            self._exploration_goals = state[RUNNER_STATE].get("exploration_goals")
         # RLlib sends the local runner's state to remote ones, which must not all act alike.
         if state.get(RUNNER_STATE, {}).get("worker_index") == self.worker_index:
             self.rng.bit_generator.state = state[RUNNER_STATE]["rng"]
             self.env_steps = state[RUNNER_STATE]["env_steps"]
-            self._exploration_goals = state[RUNNER_STATE]["exploration_goals"]
 
     def reseed(self, env_steps: int) -> None:
         """Starts a random stream of its own that a run has not used up to so many steps."""
@@ -378,8 +381,10 @@ def _checked(observation: dict[str, Array]) -> dict[str, Array]:
     return columns
 
 
-def _success(infos: dict[str, Any], default: Any) -> Any:
-    return infos.get("is_success", infos.get("success", default))
+def _success(infos: dict[str, Any], num_envs: int) -> Array:
+    """(N,) bool; environments report a bool, a number, or nothing."""
+    reported = infos.get("is_success", infos.get("success", np.zeros(num_envs)))
+    return np.asarray(reported).astype(bool)
 
 
 def _distance(observation: dict[str, Array]) -> Array:

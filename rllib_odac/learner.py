@@ -276,16 +276,18 @@ class ODACTorchLearner(TorchLearner):
         distance = (batch["goal"] - batch["achieved_goal"]).norm(dim=-1)
         is_trivial = distance < self.goal_module.trivial_distance
         reached = is_trivial[batch["relabelled"]]
-        unreached = fwd_out["q_values"][:, ~(batch["relabelled"] | is_trivial)]
+        own_and_far = ~(batch["relabelled"] | is_trivial)
+        # Where an episode's own goal is not reached yet. As long as the policy reaches none of them
+        # these values must be low: here over-estimation shows.
+        unreached = {"unreached_value": fwd_out["q_values"][:, own_and_far]}
         return {
             "q_value": fwd_out["q_values"],
-            # The first sign of over-estimation: nobody has reached these, so values should be low.
-            "unreached_value": unreached.double().mean() if unreached.numel() else unreached.sum(),
             "policy_kl": fwd_out["policy_kl"],
             "log_prob_next": fwd_out["log_prob_next"],
             "dynamics_scale": fwd_out["log_scale"].exp(),
             # Relabelled goals that are reached already teach little.
             "trivial_goal_share": reached.double().mean() if len(reached) else reached.sum(),
+            **(unreached if own_and_far.any() else {}),
         }
 
     def _log(self, module_id: str, quantities: dict[str, Tensor]) -> None:

@@ -246,6 +246,7 @@ class GoalReplay:
         """
         if self._num_transitions == 0:
             raise ValueError("The replay is empty: add an episode before sampling.")
+        rare = rare and count > 0
         drawn = max(count, RARITY_SAMPLE) if rare else count
         fraction = torch.rand(
             drawn, generator=self.generator, dtype=torch.float64, device=self.device

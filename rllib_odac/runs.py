@@ -10,13 +10,14 @@ summary.json         the figures at the end, versions and seed
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,13 +87,23 @@ class RunSpec:
         """
         from rllib_odac.config import ODACConfig
 
-        for name in ("steps", "evaluate_every", "evaluation_episodes", "checkpoint_interval"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 1.")
-        for name in ("seed", "num_env_runners", "num_learners"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 0.")
-        if self.stop_success is not None and not 0 < self.stop_success <= 1:
+        if not isinstance(self.env, str):
+            raise ValueError(f"env is {self.env!r}, but must be the id of an environment.")
+        least = {
+            **dict.fromkeys(
+                ("steps", "evaluate_every", "evaluation_episodes", "final_episodes"), 1
+            ),
+            **dict.fromkeys(("seed", "num_env_runners", "num_learners"), 0),
+            **({} if self.checkpoint_every is None else {"checkpoint_every": 1}),
+        }
+        for name, number in least.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise ValueError(f"{name} is {value!r}, but must be a whole number.")
+            if value < number:
+                raise ValueError(f"{name} is {value}, but must be at least {number}.")
+        stop = self.stop_success
+        if stop is not None and not (isinstance(stop, int | float) and 0 < stop <= 1):
             raise ValueError(f"stop_success is {self.stop_success}, but must be in (0, 1].")
         config: ODACConfig = (
             ODACConfig()
@@ -130,7 +141,10 @@ def read_spec(path: Path) -> dict[str, Any]:
         raise ValueError(f"config is '{path}', which cannot be read: {error}.") from None
     known = [field.name for field in fields(RunSpec)]
     if not isinstance(stored, dict) or not isinstance(stored.get("settings", {}), dict):
-        raise ValueError(f"config is '{path}', but must hold an object with some of {known}.")
+        raise ValueError(
+            f"config is '{path}', but must hold an object with some of {known}, 'settings' being "
+            "an object too."
+        )
     for name in stored:
         if name not in known:
             raise ValueError(f"config '{path}' has the field '{name}', but must use {known}.")
@@ -158,12 +172,12 @@ class Run:
         resume: bool = False,
         on_row: Callable[[Mapping[str, Any]], None] = lambda row: None,
     ) -> None:
-        self.spec = spec
         self.out = Path(out).absolute()
         self.resume = resume
         self.on_row = on_row
         self.rows: list[dict[str, Any]] = []
         self._config = spec.config()
+        self.spec = self._with_its_checkpoints(spec)
         self._check_directory()
         try:
             self.out.mkdir(parents=True, exist_ok=True)
@@ -304,6 +318,19 @@ class Run:
         partial = self.out / "progress.csv.partial"
         pd.DataFrame(self.rows, columns=list(PROGRESS_COLUMNS)).to_csv(partial, index=False)
         os.replace(partial, self.out / "progress.csv")
+
+    def _with_its_checkpoints(self, spec: RunSpec) -> RunSpec:
+        """The specification with the interval between checkpoints written out.
+
+        Saving drops open episodes, so the interval is part of what a run does: one that is resumed
+        to go further keeps its own, unless it is told otherwise.
+        """
+        path = self.out / "config.json"
+        interval = spec.checkpoint_every
+        if interval is None and self.resume and path.is_file():
+            with contextlib.suppress(ValueError):  # a damaged file is reported later
+                interval = json.loads(path.read_text()).get("checkpoint_every")
+        return replace(spec, checkpoint_every=interval or spec.checkpoint_interval)
 
     def _check_directory(self) -> None:
         path = self.out / "config.json"

@@ -90,7 +90,8 @@ def goal_env(
         success_distance: Euclidean distance below which the goal counts as reached; None: the
             environment's own. That of HandManipulate is for the position: reached there means near
             in rotation too, as the environment itself judges it.
-        goal_scale: unit in which a learner may measure goals; None: it finds one.
+        goal_scale: unit in which a learner may measure goals; None: the environment's own, or the
+            learner finds one.
         max_episode_steps: horizon; None: the environment's own, if it has one. Only this one
             can make episodes longer: another, given where the result is registered, cannot.
         render_mode: passed on if it is not None; "rgb_array" also calls `set_headless_gl`.
@@ -188,7 +189,7 @@ class AdaptedEnv(GoalEnv):
         keeps_goals = choices["achieved_goal"] is None
         distance = success_distance
         if distance is None and "achieved_goal" in own:
-            distance = _own_success_distance(core)
+            distance = own_success_distance(core)
         missing = [key for key in GOAL_KEYS[1:] if choices[key] is None and key not in own]
         if missing or distance is None:
             missing += ["success_distance"] if distance is None else []
@@ -222,7 +223,7 @@ class AdaptedEnv(GoalEnv):
             desired_goal_space=self._goals or Box(-np.inf, np.inf, (goal_dim,), np.float32),
             observation_dim=sizes["observation"],
             success_distance=float(distance),
-            goal_scale=goal_scale,
+            goal_scale=getattr(core, "goal_scale", None) if goal_scale is None else goal_scale,
             measured=getattr(core, "measured", slice(None)) if keeps_goals else slice(None),
             units=units or ("m and quaternion" if turns else "m"),
         )
@@ -320,13 +321,14 @@ def _is_maze(core: Any) -> bool:
 def _tidy(core: Any) -> None:
     """Stops `core` from ending at its goal and removes the file that a maze leaves behind."""
     for name, value in KEEP_GOING.items():
-        if hasattr(core, name):
+        if isinstance(getattr(core, name, None), bool):  # a robot may have a method of that name
             setattr(core, name, value)
     if _is_maze(core):  # its walls were read from there, once
         Path(core.tmp_xml_file_path).unlink(missing_ok=True)
 
 
-def _own_success_distance(core: Any) -> float | None:
+def own_success_distance(core: Any) -> float | None:
+    """Distance from which on an environment, without wrappers, counts its goal as reached."""
     names = ("success_distance", "distance_threshold")  # ours, and that of gymnasium-robotics
     own = next((getattr(core, name) for name in names if hasattr(core, name)), None)
     return MAZE_SUCCESS_DISTANCE if own is None and _is_maze(core) else own

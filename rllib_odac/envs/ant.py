@@ -13,6 +13,11 @@ from rllib_odac.envs.base import FREE_CAMERA, MARK, GoalEnv
 
 GOAL_RANGE = 5.0  # m, half-width of the goals around where the ant starts
 SUCCESS_DISTANCE = 0.5  # m
+FIXED = {
+    "exclude_current_positions_from_observation": False,  # the goal is about them
+    "include_cfrc_ext_in_observation": False,
+    "terminate_when_unhealthy": False,  # an ant that fell can get up again
+}
 XY, POSE = 2, 15  # coordinates of the body's place, and of its whole configuration
 # Ant-v5's own camera follows the ant, and shows neither where it started nor where it shall go.
 CAMERA = {
@@ -37,22 +42,22 @@ class AntEnv(GoalEnv, EzPickle):
         **kwargs: further arguments of `Ant-v5`.
 
     Raises:
-        ValueError: `goal` is another word.
+        ValueError: `goal` is another word, or an argument is none to set.
     """
 
     def __init__(self, goal: str = "xy", render_mode: str | None = None, **kwargs: Any) -> None:
         EzPickle.__init__(self, goal=goal, render_mode=render_mode, **kwargs)
         if goal not in ("xy", "pose"):
             raise ValueError(f'goal is {goal!r}, but must be "xy" or "pose".')
+        for name in FIXED.keys() & kwargs.keys():
+            raise ValueError(f"{name} of odac/Ant-v0 is {FIXED[name]} and cannot be set.")
         self.goal = goal
         camera: dict[str, Any] = {"camera_id": FREE_CAMERA, "default_camera_config": CAMERA}
         ant = gym.make(
             "Ant-v5",
             render_mode=render_mode,
             disable_env_checker=True,
-            exclude_current_positions_from_observation=False,
-            include_cfrc_ext_in_observation=False,
-            terminate_when_unhealthy=False,
+            **FIXED,
             **camera | kwargs,
         ).unwrapped
         standing = np.array(ant.init_qpos, dtype=np.float64)  # type: ignore[attr-defined]
@@ -74,7 +79,10 @@ class AntEnv(GoalEnv, EzPickle):
 
     def _draw_goal(self, raw: Any) -> NDArray[Any]:
         goal = self._standing.copy()
-        goal[:XY] = self.np_random.uniform(-GOAL_RANGE, GOAL_RANGE, XY)
+        # The simulator got the same seed: drawn from the generator itself, goals would go along
+        # with the places that ants start from.
+        rng = self.np_random.spawn(1)[0]
+        goal[:XY] = rng.uniform(-GOAL_RANGE, GOAL_RANGE, XY)
         return goal
 
     def render(self) -> Any:

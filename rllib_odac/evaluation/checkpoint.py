@@ -80,17 +80,16 @@ class CheckpointPolicy:
         frames: list[Frame] = []
         distances: list[float] = []
         try:
-            state, _ = env.reset(seed=seed)
+            state, info = env.reset(seed=seed)
             ended = False
             while True:
-                distances.append(
-                    float(np.linalg.norm(state["achieved_goal"] - state["desired_goal"]))
-                )
+                way = state["achieved_goal"] - state["desired_goal"]
+                distances.append(float(info.get("final_distance", np.linalg.norm(way))))
                 if film:
                     frames.append(render_frame(env))
                 if ended:
                     return frames, distances
-                state, _, terminated, truncated, _ = env.step(self.runner.act(state))
+                state, _, terminated, truncated, info = env.step(self.runner.act(state))
                 ended = terminated or truncated or len(distances) == self.config.max_episode_steps
         finally:
             env.close()

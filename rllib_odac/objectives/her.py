@@ -14,7 +14,8 @@ class HERObjective(Objective):
     """r = 0 where φ(s') is within `success_distance` of the goal, else −1; discount γ.
 
     Andrychowicz et al. 2017, with soft actor-critic as the learner below it. Reaching the goal ends
-    nothing, as in the tasks themselves.
+    nothing; a terminal state pays its reward for ever, or dying would be better than failing. Every
+    coordinate of the goal counts: a goal that names hand and object wants both, as it does of ODAC.
 
     Args:
         success_distance: in the task's units.
@@ -32,8 +33,11 @@ class HERObjective(Objective):
     def backup(self, batch: Mapping[str, Tensor], next_value: Tensor) -> Backup:
         distance = (batch["next_achieved_goal"] - batch["goal"]).norm(dim=-1)
         reward = (distance < self.success_distance).to(next_value.dtype) - 1
-        discount = torch.where(batch["terminated"], 0.0, self.discount)
-        return Backup(reward, discount)
+        terminated = batch["terminated"]
+        return Backup(
+            torch.where(terminated, reward / (1 - self.discount), reward),
+            torch.where(terminated, 0.0, self.discount),
+        )
 
     def value_bounds(self, max_log_prob: float) -> tuple[float | None, float | None]:
         # Rewards are at most 0 and the KL is not negative. There is no bound from below: with

@@ -8,6 +8,7 @@ import pytest
 from ray import cloudpickle
 
 from rllib_odac import goal_env
+from rllib_odac.evaluation.checkpoint import CheckpointPolicy
 from tests.conftest import small_config
 
 pytestmark = pytest.mark.system
@@ -33,6 +34,8 @@ def test_a_function_that_makes_the_environment_is_all_it_takes(ray_cluster, tmp_
     assert 0 < result["final_distance"] < 0.5
     algorithm.save_to_path(str(tmp_path / "checkpoint"))
     algorithm.stop()
+    held_out = CheckpointPolicy(tmp_path / "checkpoint").evaluate(2)  # which has it with it
+    assert 0 < held_out["final_distance"] < 0.5
 
     remote = small_config().environment(make_reacher).env_runners(num_env_runners=1).build_algo()
     remote.train()

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import pytest
 
-from rllib_odac import ODACConfig
+from rllib_odac import ODACConfig, make_env
 from rllib_odac.envs.registry import OWN_ENVS
 from rllib_odac.runs import RunSpec, read_spec
 from tests.conftest import small_config
+from tests.unit.test_exploration_goals import Ending
 
 
 @pytest.mark.parametrize(
@@ -116,7 +118,8 @@ def test_unit_and_success_come_from_the_environment_unless_they_are_set():
 
 
 def test_an_environment_that_says_nothing_needs_a_success_distance():
-    config = small_config("PointMaze_UMaze-v3").training(objective="her")
+    assert small_config("PointMaze_UMaze-v3").environment_facts["success_distance"] == 0.45
+    config = small_config().environment(partial(Ending)).training(objective="her")
     with pytest.raises(ValueError, match="success_distance is 'auto', but the environment names"):
         config.build_objective()
 
@@ -134,3 +137,41 @@ def test_tuned_configurations_are_valid_with_every_objective_they_are_compared_w
 def test_there_is_a_tuned_configuration_for_each_task():
     tuned = {read_spec(path)["env"] for path in CONFIGS}
     assert tuned >= set(OWN_ENVS)
+
+
+def test_functions_are_not_mixed_up_and_need_no_name():
+    first = small_config().environment(lambda **settings: make_env("odac/Box2D-v0", **settings))
+    assert first.environment_facts["success_distance"] == 0.6
+    second = first.copy(copy_frozen=False)
+    second.environment(lambda **settings: make_env("FetchReach-v4", **settings))
+    assert first.make_env().observation_space["achieved_goal"].shape == (2,)
+    assert second.make_env().observation_space["achieved_goal"].shape == (3,)
+    assert second.environment_facts["success_distance"] == 0.05
+    third = second.copy(copy_frozen=False).environment(partial(make_env, "odac/Box2D-v0"))
+    assert third.environment_facts["success_distance"] == 0.6
+    assert third.environment("FetchReach-v4").environment_facts["success_distance"] == 0.05
+    restored = ODACConfig.from_state(first.get_state())
+    assert restored.make_env().observation_space["achieved_goal"].shape == (2,)
+
+
+def test_messages_name_the_users_function():
+    def make_cart_pole():
+        return gym.make("CartPole-v1")
+
+    with pytest.raises(ValueError, match=r"made by .*make_cart_pole carries no goals"):
+        small_config().environment(make_cart_pole).check_environment()
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"steps": "many"}, "steps is 'many', but must be a whole number"),
+        ({"seed": None}, "seed is None, but must be a whole number"),
+        ({"env": None}, "env is None, but must be the id of an environment"),
+        ({"checkpoint_every": 0}, "checkpoint_every is 0, but must be at least 1"),
+        ({"stop_success": "often"}, "stop_success is often, but must be in"),
+    ],
+)
+def test_runs_say_what_is_wrong_with_a_field(fields, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        RunSpec(**{"env": "odac/Box2D-v0"} | fields).config()

@@ -311,3 +311,17 @@ def test_rotations_are_written_as_scipy_writes_them():
 def test_the_base_class_is_what_unwrapped_gives(task):
     name, env = task
     assert name == "box2d" or isinstance(env.unwrapped, GoalEnv)
+
+
+def test_where_an_ant_starts_says_nothing_of_its_goal():
+    env = make_env("odac/Ant-v0")
+    rows = [env.reset(seed=seed)[0] for seed in range(60)]
+    starts, goals = (
+        np.stack([row[key] for row in rows]) for key in ("achieved_goal", "desired_goal")
+    )
+    correlation = np.corrcoef(np.concatenate([starts, goals], axis=1).T)[:2, 2:]
+    assert np.abs(correlation).max() < 0.4
+    with pytest.raises(
+        ValueError, match="terminate_when_unhealthy of odac/Ant-v0 is False and can"
+    ):
+        make_env("odac/Ant-v0", terminate_when_unhealthy=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 
-from rllib_odac.env_runner import TRAINING_SEEDS
+from rllib_odac.env_runner import TRAINING_SEEDS, GoalEnvRunner, _success
 from rllib_odac.episodes import GoalEpisode
 from rllib_odac.goals import validate_exploration_goals
 from rllib_odac.replay import GoalReplay
@@ -104,10 +106,7 @@ class Ending(gym.Env):
 ])  # fmt: skip
 def test_what_is_terminal(reaches, asked, terminal):
     config = small_config(exploration_goals="achieved", env_config={"reaches_its_goal": reaches})
-    config.environment(Ending).evaluation(evaluation_interval=None)
-    from rllib_odac.env_runner import GoalEnvRunner
-
-    config.env_specifier = lambda: Ending
+    config.environment(partial(Ending)).evaluation(evaluation_interval=None)
     runner = GoalEnvRunner(config=config, worker_index=0)
     if asked:
         runner.set_exploration_goals(ASKED)
@@ -147,3 +146,19 @@ def test_a_mixture_that_makes_no_sense_is_refused():
             validate_exploration_goals(goals)
     with pytest.raises(ValueError, match="exploration_goals"):
         small_config(exploration_goals=3).check_settings()
+
+
+def test_environments_that_report_success_as_numbers_or_not_at_all():
+    for infos, expected in [
+        ({"is_success": np.array([1.0, 0.0], np.float32)}, [True, False]),
+        ({"success": np.array([True, None], object)}, [True, False]),
+        ({}, [False, False]),
+    ]:
+        assert _success(infos, 2).tolist() == expected
+
+
+def test_any_mixture_can_be_drawn():
+    replay = make_replay(np.random.default_rng(0).normal(size=(700, 2)))
+    assert replay.sample_achieved(0, rare=True).shape == (0, 2)
+    assert replay.sample_achieved(0).shape == (0, 2)
+    assert replay.sample_achieved(600, rare=True).shape == (600, 2)

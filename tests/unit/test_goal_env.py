@@ -616,3 +616,20 @@ def test_refused_environments_are_closed():
 
 def test_it_is_a_goal_env_of_ours():
     assert isinstance(make_robot(), GoalEnv)
+
+
+def test_a_robots_own_methods_are_left_alone():
+    class Own(gym.Env):
+        observation_space = gym.spaces.Box(-1, 1, (3,))
+        action_space = gym.spaces.Box(-1, 1, (1,))
+
+        def reset_target(self):
+            return np.zeros(3, np.float32)
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            return self.reset_target(), {}
+
+    pick = {"achieved_goal": slice(0, 1), "desired_goal": slice(1, 2)}
+    env = goal_env(Own(), **pick, success_distance=0.1)
+    assert env.reset(seed=0)[0]["observation"].tolist() == [0, 0, 0]

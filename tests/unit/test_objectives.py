@@ -75,7 +75,7 @@ def test_hindsight_pays_minus_one_until_the_goal_is_reached():
     objective = HERObjective(success_distance=0.05, discount=0.9)
     next_value = torch.tensor([-2.0, -2.0, 0.0, -2.0])
     target = target_of(objective, batch, next_value)
-    assert target.tolist() == pytest.approx([-1.8, -1.8, -1.0, -1.0])
+    assert target.tolist() == pytest.approx([-1.8, -1.8, -1.0, -10.0])
     assert objective.value_bounds(7.0) == (None, 0.0)
 
 
