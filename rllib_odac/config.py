@@ -55,9 +55,7 @@ class ODACConfig(AlgorithmConfig):
         self.dynamics_min_scale = 0.01  # floor of the density's scale, in goal scales
         self.dynamics_background = 0.05  # ε, weight of the uniform background
         self.fixed_dynamics_scale = 0.05  # scale of the fixed density, in goal scales
-        self.goal_scale: float | str = (
-            "auto"  # unit of goals; "auto": the environment's, or by goals seen
-        )
+        self.goal_scale: float | str = "auto"  # unit of goals: the environment's or from those seen
         self.success_distance: float | str = "auto"  # HER's; "auto": the environment's own
         self.kl_weight: float | str = 0.05  # weight of KL(π‖p); "auto": by a target entropy of −A
 

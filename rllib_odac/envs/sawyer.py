@@ -45,16 +45,16 @@ class SawyerEnv(GoalEnv, EzPickle):
     0.0125 s.
 
     Args:
+        task: Meta-World's name.
+        goals: (2, 3) corners of the box that the object's goals lie in, in metres.
+        hand_at_goal: (3,) where the hand's goal is, from the object's goal, in metres.
+        success_distance, goal_scale: as for `GoalEnv`.
         goal: "hand_object" or "object".
         render_mode: None, "rgb_array" or "human".
-        **settings: further settings of the task.
 
     Raises:
-        ValueError: a setting is none of those that are allowed.
+        ValueError: `goal` is another word.
     """
-
-    success_distance: float
-    goal_scale: float
 
     def __init__(
         self,
@@ -173,14 +173,24 @@ class _TwoWayEnv(SawyerEnv):
     """A handle on a joint that goes two ways."""
 
     TASKS: ClassVar[dict[str, dict[str, Any]]]
+    SUCCESS_DISTANCE: ClassVar[float]
 
-    def __init__(self, direction: str, goal: str, render_mode: str | None, **common: Any) -> None:
+    def __init__(
+        self, direction: str = "open", goal: str = "hand_object", render_mode: str | None = None
+    ) -> None:
+        EzPickle.__init__(self, direction, goal, render_mode)
         if direction not in self.TASKS:
             raise ValueError(f'direction is {direction!r}, but must be "open" or "close".')
         self.direction = direction
         task = dict(self.TASKS[direction])
         self._joint: tuple[str, float] = task.pop("joint")
-        super().__init__(**task, goal=goal, render_mode=render_mode, **common)
+        super().__init__(
+            **task,
+            success_distance=self.SUCCESS_DISTANCE,
+            goal_scale=0.2,
+            goal=goal,
+            render_mode=render_mode,
+        )
 
     def _object_goal(self) -> NDArray[Any]:
         return self._at_joint(*self._joint)
@@ -197,6 +207,7 @@ class SawyerFaucetEnv(_TwoWayEnv):
         goal, render_mode: as for every Sawyer task.
     """
 
+    SUCCESS_DISTANCE = 0.07
     TASKS: ClassVar = {
         "open": {
             "task": "faucet-open-v3",
@@ -211,12 +222,6 @@ class SawyerFaucetEnv(_TwoWayEnv):
             "hand_at_goal": (0.04, 0.0, 0.07),
         },
     }
-
-    def __init__(
-        self, direction: str = "open", goal: str = "hand_object", render_mode: str | None = None
-    ) -> None:
-        EzPickle.__init__(self, direction, goal, render_mode)
-        super().__init__(direction, goal, render_mode, success_distance=0.07, goal_scale=0.2)
 
     def _object(self, raw: Any) -> NDArray[Any]:
         # Meta-World measures the opened handle from a point a little off the one it shows.
@@ -236,6 +241,7 @@ class SawyerWindowEnv(_TwoWayEnv):
         goal, render_mode: as for every Sawyer task.
     """
 
+    SUCCESS_DISTANCE = 0.05
     TASKS: ClassVar = {
         "open": {
             "task": "window-open-v3",
@@ -250,12 +256,6 @@ class SawyerWindowEnv(_TwoWayEnv):
             "hand_at_goal": (-0.01, -0.04, -0.07),
         },
     }
-
-    def __init__(
-        self, direction: str = "open", goal: str = "hand_object", render_mode: str | None = None
-    ) -> None:
-        EzPickle.__init__(self, direction, goal, render_mode)
-        super().__init__(direction, goal, render_mode, success_distance=0.05, goal_scale=0.2)
 
     def is_success(self, achieved_goal: ArrayLike, desired_goal: ArrayLike) -> NDArray[np.bool_]:
         """Whether the handle is within `success_distance` along the slide; shape (...)."""
