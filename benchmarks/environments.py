@@ -39,6 +39,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pandas as pd
 import torch
@@ -87,7 +88,7 @@ def _as_shipped(simulator: Any) -> Any:
     """A simulator of the class that its package ships, in the same state of preparation."""
     kinds = type(simulator).__mro__
     shipped = next(kind for kind in kinds if not kind.__module__.startswith("rllib_odac"))
-    if shipped is type(simulator):
+    if shipped in (type(simulator), gymnasium.Env):  # Box 2D is ours from the ground up
         return simulator
     bare = shipped()
     for name in ("_set_task_called", "_freeze_rand_vec", "seeded_rand_vec"):  # Meta-World's

@@ -17,7 +17,7 @@ from ray.util import log_once
 from rllib_odac.envs import make_env
 from rllib_odac.envs.adapter import own_success_distance
 from rllib_odac.goals import validate_exploration_goals, validate_relabelling
-from rllib_odac.objectives import Objective, make_objective
+from rllib_odac.objectives import Objective, make_objective, objective_class
 
 if TYPE_CHECKING:
     from rllib_odac.env_runner import GoalEnvRunner
@@ -72,7 +72,7 @@ class ODACConfig(AlgorithmConfig):
 
         # Replay.
         self.replay_capacity = 1_000_000  # states kept by each learner
-        self.relabel: Mapping[str, float] = {"future": 0.8, "own": 0.2}
+        self.relabel: str | Mapping[str, float] = "auto"  # the objective's own choice
 
         # Exploration: the policy samples its actions, and ...
         self.num_initial_random_steps = 500  # ... the first steps are uniformly random,
@@ -140,7 +140,7 @@ class ODACConfig(AlgorithmConfig):
         updates_per_env_step: float = NotProvided,
         num_steps_before_learning: int = NotProvided,
         replay_capacity: int = NotProvided,
-        relabel: Mapping[str, float] = NotProvided,
+        relabel: str | Mapping[str, float] = NotProvided,
         num_initial_random_steps: int = NotProvided,
         random_action_share: float = NotProvided,
         random_action_steps: int = NotProvided,
@@ -151,7 +151,7 @@ class ODACConfig(AlgorithmConfig):
         """Sets the algorithm's own settings; further ones (`lr`, `grad_clip`, ...) are RLlib's.
 
         Args:
-            objective: Name of an objective ("odac", "her") or a subclass of `Objective`.
+            objective: Name of an objective ("odac", "her", "sac") or a subclass of `Objective`.
             objective_settings: Further keyword arguments for the objective's class.
             prior_discount: p0 in (0, 1), the prior probability of going on. A step of delay
                 costs −log p0 nats. HER's discount γ.
@@ -175,7 +175,9 @@ class ODACConfig(AlgorithmConfig):
             updates_per_env_step: Gradient updates for each environment step.
             num_steps_before_learning: Environment steps before the first update.
             replay_capacity: States kept by each learner.
-            relabel: Probabilities of "future", "final", "episode", "random" and "own".
+            relabel: Probabilities of "future", "discounted" (future by a geometric clock of
+                `prior_discount`), "final", "episode", "random" and "own"; "auto" for the
+                objective's: future 0.8 and own 0.2, SAC own alone.
             num_initial_random_steps: Uniformly random environment steps at the beginning.
             random_action_share: Share of uniformly random actions afterwards, in [0, 1].
             random_action_steps: Steps that a random action is kept for: one that is not taken back
@@ -228,7 +230,7 @@ class ODACConfig(AlgorithmConfig):
             value = getattr(self, name)
             if not is_allowed(value):
                 raise ValueError(f"{name} is {value!r}, but must be {allowed}.")
-        validate_relabelling(self.relabel)
+        validate_relabelling(self.relabelling)
         validate_exploration_goals(self.exploration_goals)
         self.build_objective()
 
@@ -263,8 +265,9 @@ class ODACConfig(AlgorithmConfig):
     def environment_facts(self) -> dict[str, Any]:
         """What the environment says of itself, found by making it once.
 
-        `goal_scale` and `success_distance` in the task's units and `max_episode_steps`, each None
-        if it says nothing, and `has_spec`, whether Gymnasium knows how it was made.
+        `goal_scale` and `success_distance` in the task's units, `max_episode_steps` and
+        `hand_object`, each None if it says nothing; `measured`, the coordinates of goals that
+        count; and `has_spec`, whether Gymnasium knows how it was made.
         """
         key = (self.env, repr(self.env_config))
         if self._environment_facts is None or self._environment_facts[0] != key:
@@ -273,6 +276,8 @@ class ODACConfig(AlgorithmConfig):
             facts = {
                 "goal_scale": _number_or_none(getattr(task, "goal_scale", None)),
                 "success_distance": _number_or_none(own_success_distance(task)),
+                "measured": getattr(task, "measured", slice(None)),
+                "hand_object": getattr(task, "hand_object", None),
                 "max_episode_steps": spec.max_episode_steps if spec else None,
                 "has_spec": spec is not None,
             }
@@ -294,23 +299,25 @@ class ODACConfig(AlgorithmConfig):
 
     def build_objective(self) -> Objective:
         """The objective that this configuration describes."""
-        settings = dict(self.objective_settings)
-        if self.objective == "odac":
-            settings = {
-                "prior_discount": self.prior_discount,
-                "learn_discount": self.learn_discount,
-                "max_discount": (
-                    self.prior_discount if self.max_discount == "prior" else self.max_discount
-                ),
-            } | settings
-        if self.objective == "her":
-            settings = {
-                "success_distance": self._success_distance(),
-                "discount": self.prior_discount,
-            } | settings
-        return make_objective(self.objective, **settings)
+        kind = objective_class(self.objective)
+        return make_objective(kind, **(kind.settings(self) | self.objective_settings))
 
-    def _success_distance(self) -> float:
+    @property
+    def learns_dynamics(self) -> bool:
+        """Whether p_ψ is learned: asked for, and of any use to the objective."""
+        return self.learn_dynamics and self.build_objective().uses_dynamics
+
+    @property
+    def relabelling(self) -> Mapping[str, float]:
+        """Probabilities of the strategies of relabelling, the objective's own if none are given."""
+        if self.relabel == "auto":
+            return objective_class(self.objective).relabel
+        assert isinstance(self.relabel, Mapping)
+        return self.relabel
+
+    @property
+    def goal_success_distance(self) -> float:
+        """Distance, in the task's units, within which a goal counts as reached."""
         distance = self.success_distance
         if distance == "auto" and self.env is not None:
             distance = self.environment_facts["success_distance"]
@@ -337,9 +344,10 @@ class ODACConfig(AlgorithmConfig):
             "dynamics_distribution": self.dynamics_distribution,
             "dynamics_min_scale": self.dynamics_min_scale,
             "dynamics_background": self.dynamics_background,
-            "learn_dynamics": self.learn_dynamics,
+            "learn_dynamics": self.learns_dynamics,
             "fixed_dynamics_scale": self.fixed_dynamics_scale,
             "kl_weight": self.kl_weight,
+            "objective": self.build_objective(),
         }
 
     @override(AlgorithmConfig)
@@ -427,7 +435,10 @@ _RULES: dict[str, _Rule] = {
         lambda v: isinstance(v, list | tuple) and len(v) > 0 and all(_COUNT[0](w) for w in v),
         "a non-empty list of whole numbers of at least 1",
     ),
-    "relabel": _MAPPING,
+    "relabel": (
+        lambda v: v == "auto" or isinstance(v, Mapping),
+        'a mixture such as {"future": 0.8, "own": 0.2}, or "auto"',
+    ),
     "exploration_goals": (
         lambda v: isinstance(v, str | Mapping),
         'the name of a source of goals, or a mixture such as {"achieved": 1.0}',

@@ -14,6 +14,7 @@ class RelabelStrategy(StrEnum):
     """Where a relabelled goal comes from (Andrychowicz et al. 2017, section 4.5)."""
 
     FUTURE = "future"  # a state reached later in the same episode
+    DISCOUNTED = "discounted"  # one of those after so many steps as a geometric clock rings
     FINAL = "final"  # the episode's last state
     EPISODE = "episode"  # any state of the same episode
     RANDOM = "random"  # any state in the buffer, reachable from here or not

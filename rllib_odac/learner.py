@@ -75,14 +75,17 @@ class ODACTorchLearner(TorchLearner):
             observation_dim=len(module.observation_normalizer.mean),
             goal_dim=module.goal_dim,
             action_dim=module.action_dim,
-            relabel=config.relabel,
+            relabel=config.relabelling,
             device=self._device,
             seed=seed,
+            extra_goals=module.objective.extra_goals,
+            discount=config.prior_discount,
         )
-        self.objective = config.build_objective()
+        self.objective = module.objective
         self.value_bounds = self.objective.value_bounds(module.dynamics.max_log_prob)
         self._noise = torch.Generator(device=self._device)
         self._noise.manual_seed(seed + 1)
+        self._learns_dynamics = config.learns_dynamics
         self._num_updates = 0
         self._log_update = False
 
@@ -145,6 +148,10 @@ class ODACTorchLearner(TorchLearner):
                 generator=self._noise,
                 device=self._device,
             )
+            if self.objective.extra_goals:
+                shape = draw["goal"].shape
+                goal_noise = torch.randn(shape, generator=self._noise, device=self._device)
+                columns["goal_noise"] = torch.split(goal_noise, batch_size)
             for i in range(count):
                 batch = {name: column[i] for name, column in columns.items()}
                 batch["noise"] = noise[i]
@@ -239,24 +246,25 @@ class ODACTorchLearner(TorchLearner):
     ) -> Tensor:
         kl_weight = fwd_out["log_kl_weight"].detach().exp()
         with torch.no_grad():
-            next_value = soft_value(fwd_out["next_q"], fwd_out["next_kl"], kl_weight)
+            next_q = self.objective.bound_next_q(fwd_out)
+            next_value = soft_value(next_q, fwd_out["next_kl"], kl_weight)
             low, high = self.value_bounds
             if low is not None or high is not None:
                 next_value = next_value.clamp(low, high)
-            batch["log_prob_goal"] = fwd_out["log_prob_goal"]
-            backup = self.objective.backup(batch, next_value)
+            backup = self.objective.backup({**batch, **fwd_out}, next_value)
             target = bellman_target(backup.reward, backup.discount, next_value)
 
         losses = {
             "critic_loss": critic_loss(fwd_out["q_values"], target),
             "policy_loss": policy_loss(fwd_out["policy_q"], fwd_out["policy_kl"], kl_weight),
         }
-        if config.learn_dynamics:
+        if self._learns_dynamics:
             losses["dynamics_loss"] = dynamics_loss(fwd_out["log_prob_next"])
         if config.kl_weight == "auto":
             losses["temperature_loss"] = temperature_loss(
                 fwd_out["log_kl_weight"], fwd_out["policy_kl"], self.goal_module.target_kl
             )
+        losses |= self.objective.losses(fwd_out)
         total = torch.stack(list(losses.values())).sum()
         if self._log_update:
             targets = {"target": target, "reward": backup.reward, "discount": backup.discount}
@@ -360,7 +368,7 @@ class ODACTorchLearner(TorchLearner):
             len(module.observation_normalizer.mean),
             module.goal_dim,
             module.action_dim,
-            config.relabel,
+            config.relabelling,
         )
         self.replay.clear()
         index = 0

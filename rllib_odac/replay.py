@@ -9,6 +9,7 @@ never a Python loop.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import deque
 from collections.abc import Mapping
@@ -39,6 +40,9 @@ class GoalReplay:
         relabel: Probability of each strategy of `rllib_odac.goals.RelabelStrategy`; they sum to 1.
         device: Where columns live and batches are made.
         seed: Seed of the buffer's own random generator.
+        extra_goals: Further goals of each transition: the name that they have in a batch, and
+            where they come from. Any strategy but "own".
+        discount: γ of the strategy "discounted".
 
     Raises:
         ValueError: On a size below one or probabilities that do not sum to one.
@@ -53,6 +57,8 @@ class GoalReplay:
         relabel: Mapping[str, float],
         device: str | torch.device = "cpu",
         seed: int | None = None,
+        extra_goals: Mapping[str, RelabelStrategy] | None = None,
+        discount: float = 0.95,
     ) -> None:
         for name, size in [
             ("capacity", capacity),
@@ -65,6 +71,8 @@ class GoalReplay:
         self.capacity = int(capacity)
         self.device = torch.device(device)
         self.relabel = validate_relabelling(relabel)
+        self.extra_goals = dict(extra_goals or {})
+        self.discount = discount
         self.generator = torch.Generator(device=self.device)
         if seed is not None:
             self.generator.manual_seed(seed)
@@ -187,45 +195,71 @@ class GoalReplay:
         """
         if self._num_transitions == 0:
             raise ValueError("The replay is empty: add an episode before sampling.")
-        # Double precision: a float32 fraction cannot reach every transition of a large buffer.
-        fraction = torch.rand(
-            (4, batch_size), generator=self.generator, dtype=torch.float64, device=self.device
-        )
+        fraction = self._random(4, batch_size)
         entry = self._draw_entry(fraction[0])
         row, first, last = self._row[entry], self._first[entry], self._last[entry]
 
         strategy = torch.bucketize(fraction[1], self._thresholds, right=True)
         goal_row = last
         for index, name in enumerate(RelabelStrategy):
-            if self.relabel.get(name, 0.0) == 0.0:
+            if self.relabel.get(name, 0.0) == 0.0 or name == RelabelStrategy.OWN:
                 continue
-            match name:
-                case RelabelStrategy.FUTURE:  # any state after this one
-                    candidate = row + 1 + (fraction[2] * (last - row)).long()
-                case RelabelStrategy.FINAL:
-                    candidate = last
-                case RelabelStrategy.EPISODE:  # any state of the episode, this one's past included
-                    candidate = first + (fraction[2] * (last - first + 1)).long()
-                case RelabelStrategy.RANDOM:  # any state that was ever reached by a step
-                    candidate = self._row[self._draw_entry(fraction[3])] + 1
-                case RelabelStrategy.OWN:
-                    continue
+            candidate = self._goal_row(name, row, first, last, fraction[2], fraction[3])
             goal_row = torch.where(strategy == index, candidate, goal_row)
         relabelled = strategy != list(RelabelStrategy).index(RelabelStrategy.OWN)
 
         observation, achieved_goal, desired_goal, actions = self._gather(row)
         next_observation, next_achieved_goal, _, _ = self._gather(row + 1)
-        achieved_later = self._columns["achieved_goal"].index_select(0, goal_row % self.capacity)
-        return {
+        goal = torch.where(relabelled.unsqueeze(-1), self._achieved(goal_row), desired_goal)
+        batch = {
             "observation": observation,
             "next_observation": next_observation,
             "achieved_goal": achieved_goal,
             "next_achieved_goal": next_achieved_goal,
-            "goal": torch.where(relabelled.unsqueeze(-1), achieved_later, desired_goal),
+            "goal": goal,
             "actions": actions,
             "terminated": self._terminated[entry],
             "relabelled": relabelled,
         }
+        for column, source in self.extra_goals.items():
+            goal_row = self._goal_row(source, row, first, last, *self._random(2, batch_size))
+            batch[column] = self._achieved(goal_row)
+        return batch
+
+    def _goal_row(
+        self,
+        strategy: RelabelStrategy,
+        row: Tensor,
+        first: Tensor,
+        last: Tensor,
+        fraction: Tensor,
+        other_fraction: Tensor,
+    ) -> Tensor:
+        """Rows (B,) whose achieved goals are the goals of transitions, drawn by fractions (B,)."""
+        match strategy:
+            case RelabelStrategy.FUTURE:  # any state after this one
+                return row + 1 + (fraction * (last - row)).long()
+            case RelabelStrategy.DISCOUNTED:  # k steps on by p(k) ∝ γᵏ, as far as the episode goes
+                within = 1 - self.discount ** (last - row).double()
+                wait = torch.log1p(-fraction * within) / math.log(self.discount)
+                return torch.minimum(row + 1 + wait.long(), last)
+            case RelabelStrategy.FINAL:
+                return last
+            case RelabelStrategy.EPISODE:  # any state of the episode, this one's past included
+                return first + (fraction * (last - first + 1)).long()
+            case RelabelStrategy.RANDOM:  # any state that was ever reached by a step
+                return self._row[self._draw_entry(other_fraction)] + 1
+            case RelabelStrategy.OWN:
+                raise ValueError("An episode's own goal is none that it achieved.")
+
+    def _achieved(self, row: Tensor) -> Tensor:
+        return self._columns["achieved_goal"].index_select(0, row % self.capacity)
+
+    def _random(self, rows: int, count: int) -> Tensor:
+        # Double precision: a float32 fraction cannot reach every transition of a large buffer.
+        return torch.rand(
+            (rows, count), generator=self.generator, dtype=torch.float64, device=self.device
+        )
 
     def sample_achieved(self, count: int, rare: bool = False) -> Tensor:
         """Draws goals that were achieved, uniformly over states or skewed towards the rare ones.
@@ -248,11 +282,9 @@ class GoalReplay:
             raise ValueError("The replay is empty: add an episode before sampling.")
         rare = rare and count > 0
         drawn = max(count, RARITY_SAMPLE) if rare else count
-        fraction = torch.rand(
-            drawn, generator=self.generator, dtype=torch.float64, device=self.device
-        )
+        fraction = self._random(1, drawn)[0]
         rows = self._row[self._draw_entry(fraction)] + 1  # any state that was reached by a step
-        goals = self._columns["achieved_goal"].index_select(0, rows % self.capacity)
+        goals = self._achieved(rows)
         if not rare:
             return goals
         rarity = torch.cdist(goals, goals).kthvalue(RARITY_NEIGHBOURS + 1).values  # itself is one

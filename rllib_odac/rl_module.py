@@ -26,6 +26,7 @@ from rllib_odac.networks import (
     RunningNormalizer,
     SquashedGaussianPolicy,
 )
+from rllib_odac.objectives.base import Objective
 
 INITIAL_KL_WEIGHT = 0.1  # where `kl_weight="auto"` starts
 
@@ -62,6 +63,7 @@ class ODACRLModule(TorchRLModule, InferenceOnlyAPI):
         self.critic = CriticEnsemble(*critic_args, *critic_options)
         self.target_critic = CriticEnsemble(*critic_args, *critic_options).requires_grad_(False)
         self.target_critic.load_state_dict(self.critic.state_dict())
+        self.objective: Objective = config["objective"]
         self.dynamics = GoalDynamics(
             state_dim + self.action_dim,
             self.goal_dim,
@@ -71,6 +73,9 @@ class ODACRLModule(TorchRLModule, InferenceOnlyAPI):
             background=config["dynamics_background"],
             learned=config["learn_dynamics"],
             fixed_scale=config["fixed_dynamics_scale"],
+        )
+        self.objective_networks = self.objective.build_networks(
+            self.goal_dim, state_dim + self.action_dim, hidden
         )
 
     def _setup_kl_weight(self, kl_weight: float | str) -> None:
@@ -82,7 +87,7 @@ class ODACRLModule(TorchRLModule, InferenceOnlyAPI):
 
     @override(InferenceOnlyAPI)
     def get_non_inference_attributes(self) -> list[str]:
-        return ["critic", "target_critic", "dynamics"]
+        return ["critic", "target_critic", "dynamics", "objective_networks"]
 
     # RLlib halves float64 on the way out and in; the normaliser's sums need every digit.
 
@@ -210,7 +215,8 @@ class ODACRLModule(TorchRLModule, InferenceOnlyAPI):
             `q_values` (E, B) of the replayed actions; `policy_q`, `policy_kl` of fresh actions at
             s, differentiable to the policy alone; `next_q`, `next_kl` of fresh actions at s' from
             the target critics, constant; `log_prob_next` of φ(s'), differentiable; `log_prob_goal`
-            of the goal, constant; `log_kl_weight` ().
+            of the goal, constant; `log_kl_weight` (); `next_actions` (B, A), the fresh ones at s';
+            and what the objective's own networks give.
         """
         inputs, next_inputs = batch["inputs"], batch["next_inputs"]
         noise, next_noise = batch["noise"]
@@ -228,7 +234,7 @@ class ODACRLModule(TorchRLModule, InferenceOnlyAPI):
         displacement, log_scale = self.dynamics(batch["dynamics_inputs"])
         with torch.no_grad():
             log_prob_goal = self.dynamics.log_prob(batch["way_wanted"] - displacement, log_scale)
-        return {
+        outputs = {
             "q_values": q_values,
             "policy_q": policy_q.amin(0),
             "policy_kl": action_prior_kl(log_prob, policy_actions),
@@ -238,7 +244,9 @@ class ODACRLModule(TorchRLModule, InferenceOnlyAPI):
             "log_prob_goal": log_prob_goal,
             "log_scale": log_scale.detach(),
             "log_kl_weight": self.log_kl_weight,
+            "next_actions": next_actions,
         }
+        return outputs | self.objective.forward(self, batch, outputs)
 
     @property
     def target_kl(self) -> float:

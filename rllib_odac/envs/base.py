@@ -42,6 +42,8 @@ class GoalEnv(gym.Env[Observation, NDArray[Any]]):
     # Whether the simulator's own info comes along: mostly parts of a reward that nobody uses here,
     # which vector environments spend their time on.
     passes_info: ClassVar[bool] = False
+    # Where an observation holds the places of a hand and of what it has to move.
+    hand_object: ClassVar[tuple[slice, slice] | None] = None
 
     # Gymnasium asks the class before there is a simulator, whose own metadata an instance has.
     metadata: dict[str, Any] = {"render_modes": ["rgb_array", "human"]}  # noqa: RUF012

@@ -33,6 +33,8 @@ class FetchPushEnv(GoalEnv, EzPickle):
         ValueError: `goal` is another word.
     """
 
+    hand_object = (slice(0, 3), slice(3, 6))
+
     def __init__(self, goal: str = "object", render_mode: str | None = None, **kwargs: Any) -> None:
         EzPickle.__init__(self, goal=goal, render_mode=render_mode, **kwargs)
         if goal not in ("object", "hand_object"):

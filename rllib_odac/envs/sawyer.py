@@ -56,6 +56,8 @@ class SawyerEnv(GoalEnv, EzPickle):
         ValueError: `goal` is another word.
     """
 
+    hand_object = (HAND, OBJECT)
+
     def __init__(
         self,
         task: str,

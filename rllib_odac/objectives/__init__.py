@@ -6,12 +6,45 @@ import inspect
 from typing import Any
 
 from rllib_odac.objectives.base import Backup, Objective
+from rllib_odac.objectives.discern import DISCERNObjective
 from rllib_odac.objectives.her import HERObjective
 from rllib_odac.objectives.odac import ODACObjective
+from rllib_odac.objectives.sac import SACObjective
+from rllib_odac.objectives.uvd import UVDObjective
 
-OBJECTIVES: dict[str, type[Objective]] = {"odac": ODACObjective, "her": HERObjective}
+OBJECTIVES: dict[str, type[Objective]] = {
+    "odac": ODACObjective,
+    "her": HERObjective,
+    "sac": SACObjective,
+    "discern": DISCERNObjective,
+    "uvd": UVDObjective,
+}
 
-__all__ = ["OBJECTIVES", "Backup", "HERObjective", "ODACObjective", "Objective", "make_objective"]
+__all__ = [
+    "OBJECTIVES",
+    "Backup",
+    "DISCERNObjective",
+    "HERObjective",
+    "ODACObjective",
+    "Objective",
+    "SACObjective",
+    "UVDObjective",
+    "make_objective",
+    "objective_class",
+]
+
+
+def objective_class(objective: str | type[Objective]) -> type[Objective]:
+    """The class of an objective, from its name or itself.
+
+    Raises:
+        ValueError: If there is no objective of that name.
+    """
+    if not isinstance(objective, str):
+        return objective
+    if objective not in OBJECTIVES:
+        raise ValueError(f"objective is '{objective}', but must be one of {list(OBJECTIVES)}.")
+    return OBJECTIVES[objective]
 
 
 def make_objective(objective: str | type[Objective], **settings: Any) -> Objective:
@@ -20,12 +53,9 @@ def make_objective(objective: str | type[Objective], **settings: Any) -> Objecti
     Raises:
         ValueError: If there is no objective of that name, or it has no such settings.
     """
-    if isinstance(objective, str):
-        if objective not in OBJECTIVES:
-            raise ValueError(f"objective is '{objective}', but must be one of {list(OBJECTIVES)}.")
-        objective = OBJECTIVES[objective]
+    kind = objective_class(objective)
     try:
-        inspect.signature(objective).bind(**settings)
+        inspect.signature(kind).bind(**settings)
     except TypeError as error:
-        raise ValueError(f"objective_settings do not fit {objective.__name__}: {error}.") from None
-    return objective(**settings)
+        raise ValueError(f"objective_settings do not fit {kind.__name__}: {error}.") from None
+    return kind(**settings)

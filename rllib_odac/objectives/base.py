@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
+
+from rllib_odac.goals import RelabelStrategy
+
+if TYPE_CHECKING:
+    from rllib_odac.config import ODACConfig
+    from rllib_odac.rl_module import ODACRLModule
 
 
 @dataclass
@@ -28,16 +35,34 @@ class Objective(ABC):
     """A rule `(batch, next_value) -> (reward, discount)`; everything else is shared.
 
     Replay, networks, exploration and updates are the same for every objective, so a comparison
-    of objectives compares nothing else.
+    of objectives compares nothing else. One that learns something of its own, such as a
+    discriminator, names networks, their forward pass and their losses; they are trained by the
+    learner's optimizer, and saved and averaged over learners as everything else is.
+
+    Attributes:
+        uses_dynamics: Whether the backup needs p_ψ; else the model is not learned.
+        relabel: Where the goals of a batch come from, unless the configuration says otherwise.
+        extra_goals: Achieved goals (B, G) that a batch brings along besides `goal`: the name of
+            the column and where they come from.
     """
+
+    uses_dynamics: ClassVar[bool] = False
+    relabel: ClassVar[Mapping[str, float]] = {"future": 0.8, "own": 0.2}
+    extra_goals: ClassVar[Mapping[str, RelabelStrategy]] = {}
+
+    @classmethod
+    def settings(cls, config: ODACConfig) -> dict[str, Any]:
+        """Keyword arguments of this class that a configuration has settings for."""
+        return {}
 
     @abstractmethod
     def backup(self, batch: Mapping[str, Tensor], next_value: Tensor) -> Backup:
         """Reward and discount of each transition, without gradients.
 
         Args:
-            batch: A relabelled replay batch with `log_prob_goal` (B,), log p_ψ(g | s, a), added.
-                `terminated` (B,) transitions must get a discount of zero.
+            batch: A relabelled replay batch and what `ODACRLModule` and `forward` made of it, among
+                it `log_prob_goal` (B,), log p_ψ(g | s, a). `terminated` (B,) transitions must get a
+                discount of zero.
             next_value: (B,) V̂(s', g) of the target networks.
         """
 
@@ -48,3 +73,39 @@ class Objective(ABC):
             max_log_prob: Largest value of log p_ψ(g | s, a), in nats.
         """
         return None, None
+
+    def build_networks(
+        self, goal_dim: int, state_action_dim: int, hidden: Sequence[int]
+    ) -> nn.Module | None:
+        """The networks that only this objective has, or None.
+
+        Args:
+            goal_dim: G.
+            state_action_dim: Width of `ODACRLModule.dynamics_inputs`.
+            hidden: Widths of hidden layers.
+        """
+        return None
+
+    def forward(
+        self, module: ODACRLModule, batch: Mapping[str, Tensor], outputs: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Passes of `module.objective_networks`, within the module's own forward pass.
+
+        Args:
+            module: Holds the networks and how their inputs are normalised.
+            batch: A relabelled replay batch, with its `extra_goals` and, if there are any, standard
+                normal `goal_noise` (B, G) that may be wanted on them.
+            outputs: What the actor-critic's passes gave, see `ODACRLModule`.
+
+        Returns:
+            Further outputs, for `losses`, `bound_next_q` and `backup`.
+        """
+        return {}
+
+    def losses(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Losses () of the networks of this objective, by name."""
+        return {}
+
+    def bound_next_q(self, outputs: Mapping[str, Tensor]) -> Tensor:
+        """(B,) Q̂(s', a', g) of the target critics, moved into bounds known for each of them."""
+        return outputs["next_q"]

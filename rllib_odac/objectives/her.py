@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from rllib_odac.objectives.base import Backup, Objective
+
+if TYPE_CHECKING:
+    from rllib_odac.config import ODACConfig
 
 
 class HERObjective(Objective):
@@ -29,6 +33,13 @@ class HERObjective(Objective):
             raise ValueError(f"discount is {discount}, but must be in (0, 1).")
         self.success_distance = success_distance
         self.discount = discount
+
+    @classmethod
+    def settings(cls, config: ODACConfig) -> dict[str, Any]:
+        return {
+            "success_distance": config.goal_success_distance,
+            "discount": config.prior_discount,
+        }
 
     def backup(self, batch: Mapping[str, Tensor], next_value: Tensor) -> Backup:
         distance = (batch["next_achieved_goal"] - batch["goal"]).norm(dim=-1)

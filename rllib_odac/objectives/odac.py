@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from rllib_odac.losses import bernoulli_kl, optimal_discount_logit, outcome_reward
 from rllib_odac.objectives.base import Backup, Objective
+
+if TYPE_CHECKING:
+    from rllib_odac.config import ODACConfig
 
 
 class ODACObjective(Objective):
@@ -24,6 +28,8 @@ class ODACObjective(Objective):
             Below a limit c < 1 the backup contracts by c, and any q_Δ keeps the lower bound.
     """
 
+    uses_dynamics = True
+
     def __init__(
         self,
         prior_discount: float = 0.95,
@@ -33,6 +39,15 @@ class ODACObjective(Objective):
         self.prior_discount = prior_discount
         self.learn_discount = learn_discount
         self.max_discount = max_discount
+
+    @classmethod
+    def settings(cls, config: ODACConfig) -> dict[str, Any]:
+        limit = config.max_discount
+        return {
+            "prior_discount": config.prior_discount,
+            "learn_discount": config.learn_discount,
+            "max_discount": config.prior_discount if limit == "prior" else limit,
+        }
 
     def backup(self, batch: Mapping[str, Tensor], next_value: Tensor) -> Backup:
         log_prob_goal = batch["log_prob_goal"]

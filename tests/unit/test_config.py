@@ -39,7 +39,7 @@ from tests.unit.test_exploration_goals import Ending
         ("dynamics_distribution", "cauchy", 'must be "laplace" or "gaussian"'),
         ("relabel", {"future": 0.8, "own": 0.3}, "sum to 1.1, but must sum to 1"),
         ("relabel", {"future": 1.5, "own": -0.5}, r"relabel\['future'\] is 1.5"),
-        ("relabel", "future", "relabel is 'future', but must be a mapping"),
+        ("relabel", "future", "relabel is 'future', but must be a mixture"),
         ("objective", "her2", "objective is 'her2', but must be one of"),
     ],
 )

@@ -268,6 +268,24 @@ def test_fetch_push_is_that_of_gymnasium_robotics():
     original.close()
 
 
+def test_ant_is_that_of_gymnasium():
+    settings = {
+        "exclude_current_positions_from_observation": False,
+        "include_cfrc_ext_in_observation": False,
+        "terminate_when_unhealthy": False,
+    }
+    env, original = make_env("odac/Ant-v0"), gym.make("Ant-v5", **settings)
+    rows = [(env.reset(seed=3)[0], original.reset(seed=3)[0])]
+    rng = np.random.default_rng(3)
+    for _ in range(100):
+        action = rng.uniform(-1, 1, 8).astype(np.float32)
+        rows.append((env.step(action)[0], original.step(action)[0]))
+    for ours, theirs in rows:
+        assert np.array_equal(ours["observation"], theirs.astype(np.float32))
+    env.close()
+    original.close()
+
+
 @pytest.mark.parametrize("name", ["sawyer_push", *HANDLES])
 def test_sawyer_is_that_of_meta_world(name):
     import mujoco

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from rllib_odac import ODACConfig
 from rllib_odac.losses import bellman_target, soft_bellman_target
-from rllib_odac.objectives import HERObjective, ODACObjective, make_objective
+from rllib_odac.objectives import HERObjective, ODACObjective, SACObjective, make_objective
 
 
 def make_batch(log_prob_goal, terminated=False):
@@ -77,6 +79,28 @@ def test_hindsight_pays_minus_one_until_the_goal_is_reached():
     target = target_of(objective, batch, next_value)
     assert target.tolist() == pytest.approx([-1.8, -1.8, -1.0, -10.0])
     assert objective.value_bounds(7.0) == (None, 0.0)
+
+
+def test_sac_is_told_the_objects_distance_and_the_hands_from_it():
+    batch = {
+        "next_observation": torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.5, 7.0]]),  # hand x, object x
+        "next_achieved_goal": torch.tensor([[9.0, 0.0, 0.0], [9.0, 0.0, 0.0]]),
+        "goal": torch.tensor([[5.0, 3.0, 4.0], [5.0, 0.0, 0.0]]),
+        "terminated": torch.tensor([False, True]),
+    }
+    objective = SACObjective(0.9, slice(1, 3), (slice(0, 1), slice(1, 2)))
+    batch |= objective.forward(SimpleNamespace(goal_scale=torch.tensor(2.0)), batch, {})
+    target = target_of(objective, batch, torch.tensor([-1.0, -1.0]))
+    assert target.tolist() == pytest.approx([-(5 + 1) / 2 - 0.9, -0.5 / 2 / 0.1])
+    assert objective.value_bounds(7.0) == (None, 0.0)
+
+
+def test_sac_asks_the_task_what_counts():
+    objective = ODACConfig().environment("odac/FetchPush-v0").training(objective="sac")
+    objective = objective.build_objective()
+    assert objective.measured == slice(-3, None)
+    assert objective.hand_object == (slice(0, 3), slice(3, 6))
+    assert objective.relabel == {"own": 1.0}
 
 
 def test_a_reward_for_nothing_is_refused():
