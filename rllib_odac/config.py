@@ -56,7 +56,7 @@ class ODACConfig(AlgorithmConfig):
         self.dynamics_background = 0.05  # ε, weight of the uniform background
         self.fixed_dynamics_scale = 0.05  # scale of the fixed density, in goal scales
         self.goal_scale: float | str = "auto"  # unit of goals: the environment's or from those seen
-        self.success_distance: float | str = "auto"  # HER's; "auto": the environment's own
+        self.success_distance: float | str = "auto"  # HER's, UVD's; "auto": the environment's
         self.kl_weight: float | str = 0.05  # weight of KL(π‖p); "auto": by a target entropy of −A
 
         # Networks and updates.
@@ -151,10 +151,10 @@ class ODACConfig(AlgorithmConfig):
         """Sets the algorithm's own settings; further ones (`lr`, `grad_clip`, ...) are RLlib's.
 
         Args:
-            objective: Name of an objective ("odac", "her", "sac") or a subclass of `Objective`.
+            objective: "odac", "her", "sac", "discern", "uvd", or a subclass of `Objective`.
             objective_settings: Further keyword arguments for the objective's class.
             prior_discount: p0 in (0, 1), the prior probability of going on. A step of delay
-                costs −log p0 nats. HER's discount γ.
+                costs −log p0 nats. The discount γ of other objectives.
             learn_discount: Infer q_Δ; False fixes it to its prior.
             max_discount: Upper limit on q_Δ(0) in (0, 1), "prior" for p0, or None for no limit.
             learn_dynamics: Learn p_ψ; False fixes it to a density around φ(s).
@@ -164,8 +164,8 @@ class ODACConfig(AlgorithmConfig):
             fixed_dynamics_scale: Scale of the fixed density in goal scales, in (0, 1).
             goal_scale: Positive number, in the task's units, that goals are divided by, or "auto":
                 the environment's own, or the half-width of the goals seen first.
-            success_distance: Distance, in the task's units, from which on HER pays its reward, or
-                "auto" for the environment's own.
+            success_distance: Distance, in the task's units, from which on HER and UVD pay their
+                reward, or "auto" for the environment's own.
             kl_weight: Weight of the KL to the action prior, at least 0, or "auto"; 1.0 is the
                 exact posterior.
             hidden: Widths of the hidden layers of every network.

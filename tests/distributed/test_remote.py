@@ -58,9 +58,13 @@ def test_remote_env_runners_collect_and_evaluate(ray_cluster):
     local.stop()
 
 
-@pytest.mark.parametrize("kl_weight", [0.05, "auto"])
-def test_two_learners_stay_equal_and_see_different_data(ray_cluster, kl_weight):
-    config = small_config(kl_weight=kl_weight, updates_per_env_step=0.2)
+@pytest.mark.parametrize(
+    "settings",
+    [{"kl_weight": 0.05}, {"kl_weight": "auto"}, {"objective": "discern"}, {"objective": "uvd"}],
+    ids=str,
+)
+def test_two_learners_stay_equal_and_see_different_data(ray_cluster, settings):
+    config = small_config(**settings, updates_per_env_step=0.2)
     algorithm = config.env_runners(num_env_runners=2).learners(num_learners=2).build_algo()
     for _ in range(3):
         algorithm.train()

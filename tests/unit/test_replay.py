@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rllib_odac.episodes import GoalEpisode
+from rllib_odac.goals import RelabelStrategy
 from rllib_odac.replay import GoalReplay
 
 MIXED = {"future": 0.4, "final": 0.1, "episode": 0.1, "random": 0.2, "own": 0.2}
@@ -77,7 +78,7 @@ def test_every_transition_is_drawn_equally_often():
     assert ((counts - expected).abs() < 6 * expected**0.5).all()
 
 
-@pytest.mark.parametrize("strategy", ["future", "final", "episode", "random", "own"])
+@pytest.mark.parametrize("strategy", ["future", "discounted", "final", "episode", "random", "own"])
 def test_strategies_draw_goals_from_where_they_say(strategy):
     replay = make_replay(200, {strategy: 1.0})
     for number, steps in enumerate([3, 20, 7, 11]):
@@ -95,7 +96,7 @@ def test_strategies_draw_goals_from_where_they_say(strategy):
         assert (goal_time >= 1).all()  # states that a step has reached
         return
     assert torch.equal(goal_number, number)
-    if strategy == "future":
+    if strategy in ("future", "discounted"):
         assert (goal_time > time).all()
         assert (goal_time <= length).all()
         from_start = goal_time[(number == 1) & (time == 0)]
@@ -106,6 +107,44 @@ def test_strategies_draw_goals_from_where_they_say(strategy):
         assert (goal_time < time).any()
         assert (goal_time <= length).all()
         assert set(goal_time[number == 0].int().tolist()) == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("column", ["goal", "later"])
+def test_discounted_goals_come_as_a_geometric_clock_rings(column):
+    steps, discount = 12, 0.8
+    relabel = {"discounted": 1.0} if column == "goal" else {"own": 1.0}
+    replay = GoalReplay(
+        *(100, 3, 2, 2, relabel),
+        seed=0,
+        extra_goals={"later": RelabelStrategy.DISCOUNTED},
+        discount=discount,
+    )
+    replay.add(_episode(steps, 0))
+    batch = replay.sample(200_000)
+    time, wait = batch["achieved_goal"][:, 1], (batch[column] - batch["achieved_goal"])[:, 1]
+    for start in (0, 5, 10, 11):
+        left = steps - start
+        chances = discount ** np.arange(left) * (1 - discount) / (1 - discount**left)
+        waits = wait[time == start].int()
+        assert (waits >= 1).all()
+        counts = torch.bincount(waits - 1, minlength=left).numpy()
+        expected = len(waits) * chances
+        assert ((counts - expected) ** 2 / expected).sum() < left + 6 * (2 * left) ** 0.5
+
+
+def test_extra_goals_leave_the_rest_of_a_batch_as_it_is():
+    replay, with_final = (
+        make_replay(),
+        GoalReplay(100, 3, 2, 2, MIXED, seed=0, extra_goals={"final_goal": RelabelStrategy.FINAL}),
+    )
+    for number, steps in enumerate([3, 20, 7]):
+        replay.add(_episode(steps, number))
+        with_final.add(_episode(steps, number))
+    batch, more = replay.sample(500), with_final.sample(500)
+    assert all(torch.equal(batch[name], more[name]) for name in batch)
+    number, final_time = more["final_goal"].unbind(-1)
+    assert torch.equal(number, more["observation"][:, 0])
+    assert torch.equal(final_time, torch.tensor([3.0, 20.0, 7.0])[number.long()])
 
 
 def test_mixture_has_the_probabilities_asked_for():

@@ -1,0 +1,60 @@
+"""Objectives with networks of their own, through the whole path: learning, checkpoints, acting."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from rllib_odac import ODAC
+from tests.conftest import small_config
+
+LOSSES = {"discern": "discriminator_loss", "uvd": "flow_loss"}
+
+
+def own_networks(algorithm):
+    state = algorithm.learner_group._learner.goal_module.objective_networks.state_dict()
+    return {name: value.cpu().numpy().copy() for name, value in state.items()}
+
+
+def same(first, second):
+    return [np.array_equal(first[name], second[name]) for name in first]
+
+
+@pytest.mark.parametrize("env", ["odac/Box2D-v0", "FetchReach-v4"])
+@pytest.mark.parametrize("objective", LOSSES)
+def test_learns_and_goes_on_after_a_restart(ray_cluster, tmp_path, objective, env):
+    algorithm = small_config(env, objective=objective, hidden=(16, 16)).build_algo()
+    algorithm.train()
+    before = own_networks(algorithm)
+    learned = algorithm.train()["learners"]["default_policy"]
+    assert math.isfinite(learned[LOSSES[objective]])
+    assert not any(same(before, own_networks(algorithm)))
+    assert not hasattr(algorithm.env_runner.module, "objective_networks")
+
+    algorithm.save_to_path(str(tmp_path / "checkpoint"))
+    restored = ODAC.from_checkpoint(str(tmp_path / "checkpoint"))
+    assert all(same(own_networks(algorithm), own_networks(restored)))
+    for one in (algorithm, restored):
+        one.train()
+    assert all(same(own_networks(algorithm), own_networks(restored)))
+    algorithm.stop()
+    restored.stop()
+
+
+@pytest.mark.parametrize("objective", LOSSES)
+def test_losses_of_the_objective_move_nothing_else(ray_cluster, objective):
+    algorithm = small_config(objective=objective).build_algo()
+    algorithm.train()
+    learner = algorithm.learner_group._learner
+    module = learner.goal_module
+    batch = module.prepare(learner.replay.sample(32))
+    batch |= {"noise": torch.randn(2, 32, 2), "goal_noise": torch.randn(32, 2)}
+    module.zero_grad()
+    (loss,) = module.objective.losses(module.forward_train(batch)).values()
+    loss.backward()
+    moved = {name for name, p in module.named_parameters() if p.grad is not None and p.grad.any()}
+    assert moved == {name for name, _ in module.named_parameters() if "objective_networks" in name}
+    algorithm.stop()
