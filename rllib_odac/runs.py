@@ -306,7 +306,7 @@ class Run:
         checkpoints = self._whole_checkpoints()
         if checkpoints:
             algorithm.restore_from_path(str(checkpoints[-1]))
-            progress = pd.read_csv(self.out / "progress.csv")
+            progress = pd.read_csv(self.out / "progress.csv", float_precision="round_trip")
             kept = progress[progress["env_steps"] <= algorithm.env_steps]
             self.rows = [
                 {str(name): value for name, value in row.items() if not pd.isna(value)}

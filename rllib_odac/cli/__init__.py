@@ -1,0 +1,28 @@
+"""The `odac` command."""
+
+from __future__ import annotations
+
+import os
+
+import typer
+
+from rllib_odac.cli.environments import envs, render
+from rllib_odac.cli.runs import evaluate, train
+from rllib_odac.cli.studies import compare, study
+
+app = typer.Typer(
+    help="Outcome-Driven Actor-Critic: train agents that reach goals without a hand-made reward.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (train, evaluate, study, compare, envs, render):
+    app.command()(command)
+
+
+def main() -> None:
+    """Entry point of the `odac` command."""
+    # One thread a process: small networks gain nothing from two, and two busy processes with two
+    # threads each on two cores are many times slower. Read by OpenMP when torch is imported.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    app()

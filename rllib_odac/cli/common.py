@@ -1,0 +1,114 @@
+"""What the commands share: quiet libraries, errors in one sentence, `--set`."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import typer
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and Ray's own messages.")]
+
+
+def parse_settings(pairs: list[str]) -> dict[str, Any]:
+    """What `--set` options say, by name; a value is a Python literal or a plain word."""
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            raise ValueError(f"--set has '{pair}', but must have the form key=value.")
+        text = {"true": "True", "false": "False", "none": "None", "null": "None"}.get(
+            text.lower(), text
+        )
+        try:
+            settings[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            settings[name] = text  # a plain word, such as auto
+    return settings
+
+
+def file_name(env: str) -> str:
+    """An environment's id as a name of files."""
+    return env.replace("/", "-").replace(":", "-")
+
+
+def start_ray(
+    processes: int,
+    debug: bool,
+    address: str | None = None,
+    what: str = "env runners or learners",
+) -> None:
+    """Starts Ray on this machine with room for so many processes, or joins the one at `address`."""
+    import ray
+
+    level = logging.INFO if debug else logging.ERROR
+    if address is not None:
+        ray.init(address=address, log_to_driver=debug, logging_level=level)
+        return
+    cpus = max(os.cpu_count() or 1, processes)
+    if processes > (os.cpu_count() or 1) + 1:
+        print(
+            f"warning: {processes} processes share {os.cpu_count()} CPUs; more {what} will not "
+            "make this faster.",
+            file=sys.stderr,
+        )
+    ray.init(
+        num_cpus=cpus,
+        include_dashboard=False,
+        log_to_driver=debug,
+        logging_level=level,
+    )
+
+
+@contextlib.contextmanager
+def quiet_libraries(debug: bool) -> Iterator[None]:
+    """Keeps Ray's messages and everyone's warnings from the terminal."""
+    if debug:
+        yield
+        return
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a future change
+    import ray  # which sets its logger's level when it is imported
+
+    logging.getLogger(ray.__name__).setLevel(logging.ERROR)
+    with quiet_warnings(debug):
+        yield
+
+
+@contextlib.contextmanager
+def quiet_warnings(debug: bool) -> Iterator[None]:
+    """Keeps warnings from the terminal."""
+    with warnings.catch_warnings():
+        if not debug:
+            warnings.simplefilter("ignore")
+        yield
+
+
+@contextlib.contextmanager
+def errors_in_one_sentence(debug: bool) -> Iterator[None]:
+    """Ends the command with status 2 and one sentence where something goes wrong."""
+    try:
+        yield
+    except (KeyboardInterrupt, typer.Exit):
+        raise
+    except Exception as error:
+        if debug:
+            raise
+        print(f"error: {one_sentence(error)}", file=sys.stderr)
+        raise typer.Exit(2) from None
+
+
+def one_sentence(error: BaseException) -> str:
+    """What went wrong, without the errors that Ray and RLlib wrap it in."""
+    cause = error
+    # Ray wraps what went wrong in an error with a `cause`, RLlib in one without a text.
+    while inner := getattr(cause, "cause", None) or (cause.__cause__ if not str(cause) else None):
+        cause = inner
+    text = " ".join(str(cause).split()) or type(cause).__name__
+    known = isinstance(cause, ValueError | OSError | FloatingPointError | RuntimeError)
+    return text if known else f"{text} (--debug shows where)"

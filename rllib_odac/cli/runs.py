@@ -1,0 +1,193 @@
+"""`odac train` and `odac evaluate`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rllib_odac.cli.common import (
+    Debug,
+    errors_in_one_sentence,
+    file_name,
+    parse_settings,
+    quiet_libraries,
+    start_ray,
+)
+
+
+def train(
+    env: Annotated[
+        str | None, typer.Argument(help="Environment id; `odac envs` lists them.")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="A run's settings as JSON (tune_configs/*.json, a run's config.json)."),
+    ] = None,
+    objective: Annotated[
+        str | None,
+        typer.Option(
+            help=r"Method: odac, her, sac, discern or uvd \[odac]."
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Environment steps to train for [100000].")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random [0].")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help=r"Run directory \[runs/ENV-OBJECTIVE-TIME].")
+    ] = None,
+    num_env_runners: Annotated[
+        int | None, typer.Option(help="Remote env runners [0: none].")
+    ] = None,
+    num_learners: Annotated[int | None, typer.Option(help="Remote learners [0: none].")] = None,
+    stop_success: Annotated[
+        float | None, typer.Option(help="Stop once an evaluation succeeds this often, in (0, 1].")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting of ODACConfig, as key=value.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")
+    ] = False,
+    evaluate_every: Annotated[
+        int | None, typer.Option(help="Steps between two evaluations [1000].")
+    ] = None,
+    checkpoint_every: Annotated[
+        int | None, typer.Option(help="Steps between checkpoints [1000, or steps/50 if more].")
+    ] = None,
+    evaluation_episodes: Annotated[
+        int | None, typer.Option(help="Episodes of each evaluation but the last [20].")
+    ] = None,
+    final_episodes: Annotated[
+        int | None, typer.Option(help="Episodes of the last evaluation [100].")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Train, evaluate as it goes, and write a run directory.
+
+    What the command line says comes before what --config says.
+    """
+    from rllib_odac.runs import Run, RunSpec, read_spec
+
+    with errors_in_one_sentence(debug):
+        given: dict[str, Any] = {
+            "env": env,
+            "objective": objective,
+            "steps": steps,
+            "seed": seed,
+            "num_env_runners": num_env_runners,
+            "num_learners": num_learners,
+            "stop_success": stop_success,
+            "evaluate_every": evaluate_every,
+            "checkpoint_every": checkpoint_every,
+            "evaluation_episodes": evaluation_episodes,
+            "final_episodes": final_episodes,
+        }
+        fields = {} if config is None else read_spec(config)
+        fields |= {name: value for name, value in given.items() if value is not None}
+        fields["settings"] = fields.get("settings", {}) | parse_settings(settings or [])
+        if "env" not in fields:
+            raise ValueError("train needs an environment: its id, or a --config that names one.")
+        spec = RunSpec(**fields)
+        if out is None:
+            if resume:
+                raise ValueError("resume needs --out, the directory of the run to go on with.")
+            name = f"{file_name(spec.env)}-{spec.objective}-{time.strftime('%Y%m%d-%H%M%S')}"
+            out = Path("runs") / name
+        reporter = _Reporter(spec.steps)
+        with quiet_libraries(debug):
+            # Every mistake shows here, before Ray starts.
+            run = Run(spec, out, resume=resume, on_row=reporter.row)
+            if run.summary_if_finished is not None:
+                print(f"The run in {run.out} has finished already.")
+                return
+            start_ray(1 + spec.num_env_runners + spec.num_learners, debug)
+            with reporter:
+                summary = run.train()
+        print(
+            f"success {summary['success_rate']:.0%}, final distance "
+            f"{summary['final_distance']:.4g} after {summary['env_steps']} steps and "
+            f"{summary['wall_s']:.0f} s"
+        )
+        for name in ("learning_curve.png", "summary.json", "checkpoint_final"):
+            print(run.out / name)
+
+
+def evaluate(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint directory.")],
+    episodes: Annotated[int, typer.Option(help="Episodes, each with a held-out goal.")] = 100,
+    seed: Annotated[int, typer.Option(help="Which held-out goals.")] = 0,
+    video: Annotated[
+        Path | None,
+        typer.Option(help="Also write a video (.mp4, .gif) and a picture strip (.png)."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Evaluate a checkpoint deterministically on held-out goals."""
+    with errors_in_one_sentence(debug), quiet_libraries(debug):
+        from rllib_odac.evaluation.checkpoint import CheckpointPolicy
+
+        if episodes < 1:
+            raise ValueError(f"episodes is {episodes}, but must be at least 1.")
+        if seed < 0:
+            raise ValueError(f"seed is {seed}, but must be at least 0.")
+        if video is not None and video.suffix not in (".mp4", ".gif", ".png"):
+            raise ValueError(f"video is '{video}', but must end in .mp4, .gif or .png.")
+        policy = CheckpointPolicy(checkpoint)
+        result = policy.evaluate(episodes, seed)
+        if as_json:
+            print(json.dumps(result))
+        else:
+            print(
+                f"{result['num_episodes']} episodes: success {result['success_rate']:.0%}, final "
+                f"distance {result['final_distance']:.4g} "
+                f"({result['normalized_distance']:.3g} % of the initial one)"
+            )
+        if video is not None:
+            for path in policy.record(video, seed):
+                print(path, file=sys.stderr if as_json else sys.stdout)
+
+
+class _Reporter:
+    """A progress bar on a terminal, plain lines elsewhere."""
+
+    def __init__(self, steps: int) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self._terminal = sys.stdout.isatty()
+        self._progress = Progress(
+            TextColumn("{task.completed:>7.0f} / {task.total:.0f} steps"),
+            BarColumn(),
+            TextColumn("success {task.fields[success]}  distance {task.fields[distance]}"),
+            TimeElapsedColumn(),
+            disable=not self._terminal,
+        )
+        self._task = self._progress.add_task("", total=steps, success="–", distance="–")
+
+    def __enter__(self) -> _Reporter:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def row(self, row: Mapping[str, Any]) -> None:
+        """Shows a new row of progress."""
+        success, distance = f"{row['success_rate']:.0%}", f"{row['final_distance']:.4g}"
+        if self._terminal:
+            self._progress.update(
+                self._task, completed=row["env_steps"], success=success, distance=distance
+            )
+        else:
+            print(
+                f"env_steps {row['env_steps']}  updates {row['updates']}  success {success}  "
+                f"distance {distance}  {row['wall_s']:.0f} s",
+                flush=True,
+            )

@@ -1,0 +1,174 @@
+"""Comparisons of made-up studies, of which every figure is known."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rllib_odac.evaluation.compare import Comparison, read_studies
+from rllib_odac.evaluation.comparison_files import format_comparison, write_comparison
+from rllib_odac.studies.results import StudyResults
+from rllib_odac.studies.study import Study
+from tests.unit.test_study import BOX, SUMMARY
+
+METHODS = ("odac", "her", "none")  # the last is a name that pandas might take for a missing value
+SEEDS = {"box": 4, "reach": 2}
+LABELS = {"odac": "ODAC", "her": "HER"}
+
+
+def score(task, method, seed):
+    """The success rate at the end, up to one minus the place of the method / 4."""
+    return 1 - METHODS.index(method) / 4 - seed / 100 - (task == "reach") / 20
+
+
+def make_study(out, tasks=("box", "reach"), methods=METHODS, without=(), **fields):
+    """Results whose distance is 1 − success, and whose success grows evenly over ten rows."""
+    study = Study(
+        tasks=dict.fromkeys(tasks, BOX),
+        methods={method: {} for method in methods},
+        labels={method: LABELS[method] for method in methods if method in LABELS},
+        seeds={task: SEEDS[task] for task in tasks},
+        **fields,
+    )
+    with StudyResults(study, out) as results:
+        for run in study.runs():
+            if run.key[:2] in without:
+                continue
+            end = score(*run.key)
+            curve = pd.DataFrame({"env_steps": 1000 * np.arange(1, 11)})
+            curve["wall_s"] = curve["env_steps"] / 500
+            curve["success_rate"] = end * np.arange(1, 11) / 10
+            figures = {"success_rate": end, "final_distance": 1 - end}
+            figures["normalized_distance"] = 100 * (1 - end)
+            results.add(run, SUMMARY | figures, curve.to_csv(index=False))
+    return out
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory):
+    return read_studies([make_study(tmp_path_factory.mktemp("results") / "study")])
+
+
+def test_figures_of_each_task_and_method(studies):
+    comparison = Comparison(studies, threshold=0.89)
+    rows = comparison.tasks.set_index(["task", "method"])
+    assert list(rows.index) == [(task, method) for task in SEEDS for method in METHODS]
+    row = rows.loc[("box", "odac")]  # 1, 0.99, 0.98, 0.97
+    assert row["seeds"] == 4
+    assert row["mean"] == pytest.approx(0.985)
+    assert row["std"] == pytest.approx(np.std([0, 0.01, 0.02, 0.03], ddof=1))
+    assert row["iqm"] == pytest.approx(0.985)
+    assert 0.97 <= row["iqm_low"] < 0.985 < row["iqm_high"] <= 1
+    # 0.9 × 1 and 0.9 × 0.99 reach it in the ninth row, the others in the last
+    assert (row["steps"], row["seconds"], row["reached"]) == (9500, 19, 4)
+    assert rows.loc[("box", "her"), "reached"] == 0
+    assert np.isnan(rows.loc[("box", "her"), "steps"])
+
+
+def test_figures_over_tasks(studies):
+    comparison = Comparison(studies)
+    rows = comparison.methods.set_index("method")
+    # box 1, 0.99, 0.98, 0.97; reach 0.95, 0.94 twice: the middle four of eight
+    assert rows.loc["odac", "iqm"] == pytest.approx((0.95 + 0.95 + 0.97 + 0.98) / 4)
+    assert rows.loc["odac", "iqm_low"] < rows.loc["odac", "iqm"] < rows.loc["odac", "iqm_high"]
+    assert np.isnan(rows.loc["odac", "improvement"])
+    assert rows.loc["her", "improvement"] == 1
+    swapped = Comparison(studies, baseline="none").methods.set_index("method")
+    assert swapped.loc["odac", "improvement"] == 0
+
+
+@pytest.mark.parametrize("metric", ["final_distance", "normalized_distance"])
+def test_a_smaller_distance_is_better(studies, metric):
+    comparison = Comparison(studies, metric=metric)
+    assert comparison.methods.set_index("method").loc["her", "improvement"] == 1
+    assert comparison.mixes_units == (metric == "final_distance")
+    assert ("iqm" in comparison.methods) == (metric != "final_distance")
+
+
+def test_only_common_tasks_enter_what_holds_over_tasks(tmp_path):
+    out = make_study(tmp_path / "study", without=[("box", "her")])
+    comparison = Comparison(read_studies([out]))
+    assert comparison.common_tasks == ["reach"]
+    assert len(comparison.tasks) == 5
+    text = format_comparison(comparison)
+    assert "not all methods having runs of them: box." in text
+    assert "Over tasks: reach" in text
+
+
+def test_nothing_in_common_leaves_the_tasks_alone(tmp_path):
+    directories = [
+        make_study(tmp_path / "a", tasks=["box"], methods=["odac"]),
+        make_study(tmp_path / "b", tasks=["reach"], methods=["her"]),
+    ]
+    comparison = Comparison(read_studies(directories))
+    assert comparison.common_tasks == []
+    assert "box, reach." in format_comparison(comparison)
+    assert len(pd.read_csv(io.StringIO(format_comparison(comparison, "csv")))) == 2
+    assert len(write_comparison(comparison, tmp_path / "out")) == 4
+
+
+def test_studies_are_merged(tmp_path):
+    reference = {"reach": {"odac": (1.5, 0.2)}}
+    directories = [
+        make_study(tmp_path / "a", tasks=["box"], methods=["odac", "her"]),
+        make_study(tmp_path / "b", tasks=["reach"], methods=["her", "odac"], reference=reference),
+    ]
+    comparison = Comparison(read_studies(directories), metric="normalized_distance")
+    assert comparison.task_names == ["box", "reach"]
+    assert comparison.baseline == "odac"
+    assert list(comparison.methods["improvement"].dropna()) == [1]
+    text = format_comparison(comparison)
+    assert "paper" in text.splitlines()[2]
+    assert "1.5 ± 0.2" in text
+    other = format_comparison(Comparison(read_studies(directories)))
+    assert "1.5 ± 0.2" not in other
+    assert "--metric normalized_distance shows them" in other
+    with pytest.raises(ValueError, match="box-odac-0, which another directory has too"):
+        read_studies([directories[0], directories[0]])
+
+
+def test_styles(studies):
+    comparison = Comparison(studies)
+    text, markdown = (format_comparison(comparison, style) for style in ("text", "markdown"))
+    assert "box    ODAC    4      98.5  1.3  98.5 [97.0, 100.0]" in text
+    assert "| box | ODAC | 4 | 98.5 | 1.3 | 98.5 [97.0, 100.0] |" in markdown
+    assert "P(ODAC is better) [95 %]" in text
+    table = pd.read_csv(io.StringIO(format_comparison(comparison, "csv")), keep_default_na=False)
+    assert table["task"].tolist() == ["box"] * 3 + ["reach"] * 3 + ["all"] * 3
+    assert table["method"].tolist() == [*METHODS] * 3
+    again = Comparison(studies)
+    assert format_comparison(again, "csv") == format_comparison(comparison, "csv")
+
+
+@pytest.mark.parametrize("metric", ["success_rate", "normalized_distance", "final_distance"])
+def test_the_files(studies, tmp_path, metric):
+    paths = write_comparison(Comparison(studies, metric=metric), tmp_path / "out")
+    assert [path.name for path in paths] == [f"compare.{x}" for x in ("txt", "md", "csv", "png")]
+    assert paths[-1].read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"metric": "reward"}, "metric is 'reward', but must be one of"),
+        ({"threshold": 90}, r"threshold is 90, but must be in \(0, 1\]"),
+        ({"baseline": "sac"}, "baseline is 'sac', but must be one of"),
+    ],
+)
+def test_bad_arguments(studies, arguments, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Comparison(studies, **arguments)
+    with pytest.raises(ValueError, match="format is 'html', but must be one of"):
+        format_comparison(Comparison(studies), "html")
+
+
+def test_bad_directories(tmp_path):
+    with pytest.raises(ValueError, match="holds no results of a study"):
+        read_studies([tmp_path / "nowhere"])
+    out = make_study(tmp_path / "study")
+    (out / "curves" / "box-odac-0.csv").unlink()
+    with pytest.raises(ValueError, match=r"box-odac-0.csv' cannot be read"):
+        read_studies([out])

@@ -1,0 +1,271 @@
+"""Studies: what their runs are, how they are written down, and one sentence for each mistake."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import rllib_odac.runs
+from rllib_odac.cli import app
+from rllib_odac.runs import RunSpec
+from rllib_odac.studies.locks import locked
+from rllib_odac.studies.results import ROW_COLUMNS, StudyResults
+from rllib_odac.studies.runner import train_run
+from rllib_odac.studies.study import Study, read_study, select, validate
+
+CONFIGS = Path(__file__).parents[2] / "tune_configs"
+BOX = {"env": "odac/Box2D-v0", "steps": 600, "settings": {"hidden": (16, 16), "tau": 0.1}}
+METHODS = {"odac": {}, "her": {"objective": "her", "settings": {"tau": 0.2, "kl_weight": 0.05}}}
+SUMMARY = {
+    **{"env": "odac/Box2D-v0", "objective": "odac", "env_steps": 600, "updates": 100},
+    **{"wall_s": 9.5, "success_rate": 0.1, "final_distance": 1 / 3, "normalized_distance": 9.0},
+    **{"evaluation_episodes": 100, "versions": {"ray": "2", "torch": "2", "python": "3"}},
+    **{"cpu": "one", "cores": 2, "jobs": 2},
+}
+
+
+def small_study(**fields):
+    return Study(**({"tasks": {"box": BOX}, "methods": METHODS, "seeds": 2} | fields))
+
+
+def test_runs_are_laid_over_one_another_in_order():
+    override = {"steps": 900, "settings": {"kl_weight": 0.5}}
+    study = small_study(overrides={"box/her": override}, seeds=[3, 1])
+    runs = study.runs()
+    assert [str(run) for run in runs] == [
+        *("box odac seed 3", "box odac seed 1", "box her seed 3", "box her seed 1"),
+    ]
+    odac, her = runs[1].spec, runs[3].spec
+    assert odac == RunSpec(**BOX | {"seed": 1, "settings": {"hidden": [16, 16], "tau": 0.1}})
+    assert (her.objective, her.steps, her.seed) == ("her", 900, 1)
+    assert her.settings == {"hidden": [16, 16], "tau": 0.2, "kl_weight": 0.5}
+    assert runs[3].name == "box-her-1"
+
+
+def test_seeds_may_differ_by_task():
+    study = small_study(tasks={"box": BOX, "reach": BOX}, seeds={"box": 2, "reach": [7]})
+    assert [run.key for run in study.runs()][::3] == [("box", "odac", 0), ("box", "her", 1)]
+    assert [run.spec.seed for run in select(study.runs(), tasks=["reach"])] == [7, 7]
+
+
+def test_select():
+    runs = small_study().runs()
+    assert [run.key for run in select(runs, methods=["her"], seeds=[1])] == [("box", "her", 1)]
+    assert select(runs) == runs
+    for names, sentence in (({"tasks": ["bax"]}, "task has 'bax'"), ({"seeds": [2]}, "seed has 2")):
+        with pytest.raises(ValueError, match=sentence):
+            select(runs, **names)
+
+
+def test_the_digest_is_the_settings_without_the_seed():
+    first, second, other, _ = small_study().runs()
+    assert first.digest == second.digest != other.digest
+    assert replace(first, spec=replace(first.spec, stop_success=0.9)).digest != first.digest
+    # written out or left to its default, as a run's own config.json and a task's file have it
+    assert replace(first, spec=replace(first.spec, checkpoint_every=1000)).digest == first.digest
+    assert len(first.digest) == 12
+
+
+def test_the_command_makes_the_same_run(monkeypatch, tmp_path):
+    asked = []
+
+    def stop(spec, *_, **__):
+        asked.append(spec)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(rllib_odac.runs, "Run", stop)
+    monkeypatch.chdir(tmp_path)
+    everything = {
+        **{"stop_success": 0.9, "evaluate_every": 200, "evaluation_episodes": 2},
+        **{"final_episodes": 3, "checkpoint_every": 400, "num_env_runners": 1, "num_learners": 1},
+        "settings": {
+            **{"relabel": {"future": 0.5, "own": 0.5}, "kl_weight": "auto", "max_discount": None},
+            **{"learn_discount": False, "lr": [[0, 0.001], [600, 1e-4]]},
+        },
+    }
+    runs = small_study(overrides={"box/her": everything}).runs()
+    for run in runs:
+        CliRunner().invoke(app, shlex.split(run.command)[1:])
+    assert asked == [run.spec for run in runs]
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"tasks": {}}, "tasks is {}, but must be a mapping"),
+        ({"methods": ["odac"]}, r"methods is \['odac'\], but must be a mapping"),
+        ({"tasks": {"a-b": BOX}}, "called 'a-b', but its name must consist of letters"),
+        ({"tasks": {"a/b": BOX}}, "called 'a/b'"),
+        ({"seeds": 0}, "seeds is 0, but must be a number of at least 1"),
+        ({"seeds": True}, "seeds is True"),
+        ({"seeds": [1, 1]}, r"seeds is \[1, 1\]"),
+        ({"seeds": [-1]}, r"seeds is \[-1\]"),
+        ({"seeds": "three"}, "seeds is 'three'"),
+        ({"seeds": {"bax": 1}}, r"given for \['bax'\], but must be for \['box'\]"),
+        ({"overrides": {"box/sac": {}}}, "overrides has 'box/sac', but must use one of"),
+        ({"labels": {"sac": "SAC"}}, "labels has 'sac', but must use one of"),
+        ({"labels": {"her": 3}}, r"labels\['her'\] is 3, but must be a text"),
+        ({"baseline": "sac"}, "baseline has 'sac'"),
+        ({"reference": {"bax": {}}}, "reference has 'bax'"),
+        ({"reference": {"box": {"sac": (1, 2)}}}, r"reference\['box'\] has 'sac'"),
+        ({"reference": {"box": {"her": (1,)}}}, "but must be mean and standard deviation"),
+        ({"reference_metric": "reward"}, "reference_metric has 'reward'"),
+        ({"tasks": {"box": {"steps": 5}}}, "task 'box' names no env"),
+        ({"tasks": {"box": "nowhere.json"}}, "task 'box': config is 'nowhere.json', which cannot"),
+        ({"tasks": {"box": 5}}, "task 'box' is 5, but must be a mapping"),
+        ({"methods": {"odac": None}}, "method 'odac' is None, but must be a mapping"),
+        ({"methods": {"odac": {"seed": 1}}}, "method 'odac' has the field 'seed', but must use"),
+        ({"methods": {"odac": {"objective": RunSpec}}}, "must be such as JSON can hold"),
+        ({"overrides": {"box/her": {"tau": 1}}}, "override 'box/her' has the field 'tau'"),
+        ({"methods": {"odac": {"settings": {"tua": 1}}}}, "box/odac: There is no setting 'tua'"),
+        ({"methods": {"fast": {"steps": 0}}}, "box/fast: steps is 0, but must be at least 1"),
+    ],
+)
+def test_mistakes_get_one_sentence(fields, sentence):
+    with pytest.raises(ValueError, match=sentence) as info:
+        validate(small_study(**fields).runs())
+    assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("a.txt", "", "but must be a .yaml or a .py file"),
+        ("a.yaml", "tasks: {box: {", "which cannot be read"),
+        ("a.yaml", "[1]", "but must hold tasks and methods"),
+        ("a.yaml", "tasks: {}\nmethods: {}\nepochs: 3", "has the key 'epochs', but must use"),
+        ("a.yaml", "tasks: {}\nmethods: {}", "a.yaml': tasks is {}, but must be a mapping"),
+        ("a.py", "study = 3", "must define `study`"),
+        ("a.py", "studdy", "NameError: name 'studdy' is not defined"),
+    ],
+)
+def test_files_that_make_no_sense(tmp_path, name, content, sentence):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=sentence):
+        read_study(tmp_path / name)
+    with pytest.raises(ValueError, match="which does not exist"):
+        read_study(tmp_path / "b.yaml")
+
+
+def test_yaml_and_python_say_the_same(tmp_path):
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "box.json").write_text(json.dumps(BOX | {"seed": 9}))
+    (tmp_path / "a.yaml").write_text(
+        "tasks: {box: tasks/box.json}\nseeds: 1\nmethods:\n  odac: {}\n  her: {objective: her}\n"
+    )
+    (tmp_path / "a.py").write_text(
+        "from rllib_odac.studies import Study\nstudy = Study(tasks={'box': 'tasks/box.json'}, "
+        "methods={'odac': {}, 'her': {'objective': 'her'}}, seeds=1)"
+    )
+    runs = read_study(tmp_path / "a.yaml").runs()
+    assert read_study(tmp_path / "a.py").runs() == runs
+    assert [run.spec.seed for run in runs] == [0, 0]
+
+
+@pytest.mark.parametrize("name", ["paper_comparison", "paper_ablation"])
+def test_the_shipped_studies_can_be_run(name):
+    study = read_study(CONFIGS / f"{name}.py")
+    runs = study.runs()
+    assert len(runs) == 25 * len(study.methods)
+    validate(runs)
+
+
+def test_the_shipped_studies_share_the_runs_of_odac():
+    shared = [
+        {run.name: run.spec for run in select(study.runs(), methods=["odac"])}
+        for study in (
+            read_study(CONFIGS / f"paper_{name}.py") for name in ("comparison", "ablation")
+        )
+    ]
+    assert shared[0] == shared[1]
+
+
+# Results --------------------------------------------------------------------------------------
+
+
+def test_rows_stand_in_the_order_of_the_study(tmp_path):
+    runs = small_study().runs()
+    with StudyResults(small_study(), tmp_path / "out") as results:
+        for run in (runs[3], runs[0]):
+            results.add(run, SUMMARY, f"curve of {run}")
+    lines = (tmp_path / "out" / "results.csv").read_text().splitlines()
+    assert lines[0] == ",".join(ROW_COLUMNS)
+    assert [line.split(",")[:3] for line in lines[1:]] == [
+        ["box", "odac", "0"],
+        ["box", "her", "1"],
+    ]
+    assert lines[1].endswith(runs[0].digest)
+    assert (tmp_path / "out" / "curves" / "box-her-1.csv").read_text() == "curve of box her seed 1"
+    again = StudyResults(small_study(), tmp_path / "out")
+    assert again.missing(runs) == runs[1:3]
+    assert float(again.rows["box", "odac", 0]["final_distance"]) == 1 / 3
+    assert not list(tmp_path.rglob("*.partial"))
+    described = json.loads((tmp_path / "out" / "study.json").read_text())
+    assert [run["spec"]["seed"] for run in described["runs"]] == [0, 1, 0, 1]
+    assert described["baseline"] == "odac"
+
+
+def test_results_of_other_settings_are_refused(tmp_path):
+    with StudyResults(small_study(), tmp_path) as results:
+        results.add(small_study().runs()[0], SUMMARY, "")
+    changed = small_study(tasks={"box": BOX | {"steps": 700}})
+    with pytest.raises(ValueError, match="row of box odac seed 0, which was made with other sett"):
+        StudyResults(changed, tmp_path)
+    with pytest.raises(ValueError, match="row of box odac seed 0, which the study has not"):
+        StudyResults(small_study(seeds=[1]), tmp_path)
+    (tmp_path / "results.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match="holds no results of a study"):
+        StudyResults(small_study(), tmp_path)
+
+
+def test_one_process_at_a_time_writes_results(tmp_path):
+    with StudyResults(small_study(), tmp_path / "out"):
+        assert StudyResults(small_study(), tmp_path / "out").rows == {}  # reading is free
+        with pytest.raises(ValueError, match="is in use by another process"):
+            StudyResults(small_study(), tmp_path / "out").__enter__()
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="which cannot be made"):
+        StudyResults(small_study(), tmp_path / "file").__enter__()
+
+
+def test_a_lock_goes_with_its_process(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from rllib_odac.studies.locks import locked\n"
+        "with locked(Path(sys.argv[1]), 'it'): print('held', flush=True); time.sleep(60)"
+    )
+    path = tmp_path / "a.lock"
+    holder = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE)
+    assert holder.stdout.readline() == b"held\n"
+    with pytest.raises(ValueError, match="it is in use by another process"), locked(path, "it"):
+        pass
+    os.kill(holder.pid, signal.SIGKILL)
+    with locked(path, "it", patience=10):
+        pass
+    holder.wait()
+    holder.stdout.close()
+
+
+@pytest.mark.parametrize(
+    ("stored", "sentence"),
+    [
+        ({"steps": 700}, "steps is 600, but the run in '.*' has 700; give another --runs"),
+        ({"settings": {"tau": 0.1}}, "settings is {.*}, but the run in"),
+        ({"evaluation_episodes": 3}, "evaluation_episodes is 20, but the run in"),
+    ],
+)
+def test_another_run_is_not_picked_up(tmp_path, stored, sentence):
+    spec = small_study().runs()[0].spec
+    whole = {"env": spec.env, "steps": 600, "settings": spec.settings, "checkpoint_every": 1000}
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text(json.dumps(whole | stored))
+    with pytest.raises(ValueError, match=sentence):
+        train_run(spec, tmp_path / "run", jobs=1)

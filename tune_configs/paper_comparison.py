@@ -1,0 +1,26 @@
+"""ODAC and what it is compared with in the paper, on its six tasks and on Fetch Reach.
+
+    odac study tune_configs/paper_comparison.py --runs runs/paper
+    odac compare runs/paper_comparison
+
+Each method runs with its task's settings; `overrides` holds where it does better with others.
+"""
+
+from rllib_odac.studies import Study
+
+TASKS = ("box2d", "ant", "sawyer_push", "fetch_push", "sawyer_window", "sawyer_faucet")
+QUICK = ("box2d", "fetch_reach")  # minutes, so five seeds
+
+study = Study(
+    tasks={task: f"{task}.json" for task in (*TASKS, "fetch_reach")},
+    methods={
+        "odac": {},
+        # The best known weight for it; its reward of −1 a step leaves no room for dawdling.
+        "her": {"objective": "her", "settings": {"kl_weight": 0.05}},
+        "sac": {"objective": "sac"},
+        "discern": {"objective": "discern"},
+        "uvd": {"objective": "uvd"},
+    },
+    labels={"odac": "ODAC", "her": "HER", "sac": "SAC", "discern": "DISCERN", "uvd": "UVD"},
+    seeds={task: 5 if task in QUICK else 3 for task in (*TASKS, "fetch_reach")},
+)
