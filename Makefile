@@ -21,9 +21,12 @@ lint: $(VENV)/.installed-dev
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 
-# The full learning results, three seeds each: hours on two cores, and it goes on where it stopped.
+# What is missing of the learning results: days on two cores, and it goes on where it stopped.
 learning: $(VENV)/.installed-dev
-	@$(PY) benchmarks/learning.py
+	@for study in paper_comparison.py paper_ablation.py uniform_tail.yaml; do \
+		$(PY) -m rllib_odac.cli study tune_configs/$$study --runs runs/paper \
+			--out benchmarks/results/$${study%.*} || exit 1; \
+	done
 
 # What one update costs, beside bare PyTorch, Stable-Baselines3 and RLlib's own SAC.
 bench: $(VENV)/.installed-bench

@@ -86,6 +86,7 @@ class ODACTorchLearner(TorchLearner):
         self._noise = torch.Generator(device=self._device)
         self._noise.manual_seed(seed + 1)
         self._learns_dynamics = config.learns_dynamics
+        self._measured = config.environment_facts["measured"]
         self._num_updates = 0
         self._log_update = False
 
@@ -198,7 +199,7 @@ class ODACTorchLearner(TorchLearner):
         num_rare = round(count * rare / (achieved + rare))
         goals = [
             self.replay.sample_achieved(count - num_rare),
-            self.replay.sample_achieved(num_rare, rare=True),
+            self.replay.sample_achieved(num_rare, rare=True, measured=self._measured),
         ]
         return torch.cat(goals).cpu().numpy()
 

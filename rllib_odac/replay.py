@@ -261,7 +261,9 @@ class GoalReplay:
             (rows, count), generator=self.generator, dtype=torch.float64, device=self.device
         )
 
-    def sample_achieved(self, count: int, rare: bool = False) -> Tensor:
+    def sample_achieved(
+        self, count: int, rare: bool = False, measured: slice = slice(None)
+    ) -> Tensor:
         """Draws goals that were achieved, uniformly over states or skewed towards the rare ones.
 
         A state is the likelier to be drawn as rare the farther away its tenth nearest neighbour
@@ -271,6 +273,8 @@ class GoalReplay:
         Args:
             count: N.
             rare: Whether to prefer rare ones.
+            measured: Coordinates of a goal that rarity is judged by. Where a goal names a hand and
+                an object, the object's: a hand is everywhere soon, an object has to be moved.
 
         Returns:
             (N, G) goals.
@@ -287,7 +291,8 @@ class GoalReplay:
         goals = self._achieved(rows)
         if not rare:
             return goals
-        rarity = torch.cdist(goals, goals).kthvalue(RARITY_NEIGHBOURS + 1).values  # itself is one
+        places = goals[:, measured]
+        rarity = torch.cdist(places, places).kthvalue(RARITY_NEIGHBOURS + 1).values  # itself is one
         if not rarity.sum() > 0:  # all in one place
             rarity = torch.ones_like(rarity)
         picked = torch.multinomial(rarity, count, replacement=True, generator=self.generator)

@@ -31,9 +31,7 @@ def train(
     ] = None,
     objective: Annotated[
         str | None,
-        typer.Option(
-            help=r"Method: odac, her, sac, discern or uvd \[odac]."
-        ),
+        typer.Option(help=r"Method: odac, her, sac, discern or uvd \[odac]."),
     ] = None,
     steps: Annotated[
         int | None, typer.Option(help="Environment steps to train for [100000].")

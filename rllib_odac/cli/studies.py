@@ -93,6 +93,9 @@ def compare(
     baseline: Annotated[
         str | None, typer.Option(help=r"Method the others are compared with \[the study's].")
     ] = None,
+    curve: Annotated[
+        str, typer.Option(help="Column of progress that the picture's curves show.")
+    ] = "success_rate",
     out: Annotated[
         Path | None, typer.Option(help="Also write compare.txt, .md, .csv and .png there.")
     ] = None,
@@ -106,7 +109,7 @@ def compare(
         from rllib_odac.evaluation.compare import Comparison, read_studies
         from rllib_odac.evaluation.comparison_files import format_comparison, write_comparison
 
-        comparison = Comparison(read_studies(directories), metric, threshold, baseline)
+        comparison = Comparison(read_studies(directories), metric, threshold, baseline, curve)
         print(format_comparison(comparison, style), end="")
         if out is not None:
             for path in write_comparison(comparison, out):

@@ -108,6 +108,7 @@ class Comparison:
         metric: A figure of the end of training, a key of `METRICS`.
         threshold: Success rate in (0, 1] whose first time is told.
         baseline: The method that the others are compared with; by default the studies' own.
+        curve: Column of progress whose course the picture shows.
 
     Attributes:
         tasks: One row for each task and method: seeds, mean, std, interquartile mean `iqm` with
@@ -128,6 +129,7 @@ class Comparison:
         metric: str = "success_rate",
         threshold: float = 0.9,
         baseline: str | None = None,
+        curve: str = "success_rate",
     ) -> None:
         rows = studies.rows
         if metric not in FIGURES:
@@ -141,6 +143,10 @@ class Comparison:
         if baseline is None:
             own = studies.baseline
             baseline = own if own in present else self.method_names[0]
+        drawable = set.intersection(*(set(run.columns) for run in studies.curves.values()))
+        if curve not in drawable - {"env_steps"}:
+            raise ValueError(f"curve is '{curve}', but must be one of {sorted(drawable)}.")
+        self.curve = curve
         self.studies = studies
         self.metric = metric
         self.threshold = threshold

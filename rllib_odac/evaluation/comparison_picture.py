@@ -25,7 +25,7 @@ _LINES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 3)
 
 
 def plot_comparison(comparison: Comparison, path: Path) -> None:
-    """Success over environment steps for each task, and what holds over all common tasks.
+    """The comparison's `curve` over environment steps, by task, and what holds over common tasks.
 
     Args:
         comparison: The comparison.
@@ -56,6 +56,9 @@ def plot_comparison(comparison: Comparison, path: Path) -> None:
 
 
 def _plot_curves(ax: Axes, comparison: Comparison, task: str) -> None:
+    column = comparison.curve
+    text, factor, _ = METRICS.get(column, (column.replace("_", " "), 1, True))
+    lowest = 0.0
     for method in comparison.method_names:
         curves = comparison.studies.curves
         runs = [run for key, run in curves.items() if key[:2] == (task, method)]
@@ -63,14 +66,21 @@ def _plot_curves(ax: Axes, comparison: Comparison, task: str) -> None:
             continue
         style = _style(comparison, method)
         for run in runs:
-            steps, success = run["env_steps"] / 1000, 100 * run["success_rate"]
-            ax.plot(steps, success, color=style["color"], lw=0.7, alpha=0.35)
+            run = run[run[column].notna()]  # noqa: PLW2901  (a loss that a method has not)
+            lowest = min(lowest, run[column].min())
+            steps, values = run["env_steps"] / 1000, factor * run[column]
+            ax.plot(steps, values, color=style["color"], lw=0.7, alpha=0.35)
         # Only where all seeds are: a mean over fewer would jump.
-        by_seed = pd.concat([run.set_index("env_steps")["success_rate"] for run in runs], axis=1)
-        mean = 100 * by_seed.dropna().mean(axis=1)
+        by_seed = pd.concat([run.set_index("env_steps")[column] for run in runs], axis=1)
+        mean = factor * by_seed.dropna().mean(axis=1)
         ax.plot(mean.index / 1000, mean, lw=2, **style)
-    ax.axhline(100 * comparison.threshold, color="0.75", lw=0.8, zorder=0)
-    ax.set(title=task, xlabel="environment steps (thousands)", ylabel="success (%)", ylim=(-3, 103))
+    if column == "success_rate":
+        text = "success (%)"
+        ax.axhline(100 * comparison.threshold, color="0.75", lw=0.8, zorder=0)
+        ax.set_ylim(-3, 103)
+    if lowest < -50:  # nats of goals far away, beside those of goals within reach
+        ax.set_yscale("symlog", linthresh=10)
+    ax.set(title=task, xlabel="environment steps (thousands)", ylabel=text)
     ax.grid(alpha=0.3)
 
 

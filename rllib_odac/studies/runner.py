@@ -154,8 +154,10 @@ def _check_is_this_run(spec: RunSpec, directory: Path) -> None:
     path = directory / "config.json"
     if not path.exists():
         return
-    stored = asdict(RunSpec(**read_spec(path)))
-    wanted = asdict(replace(spec, checkpoint_every=spec.checkpoint_interval))
+    stored, wanted = (
+        asdict(replace(one, checkpoint_every=one.checkpoint_interval))
+        for one in (RunSpec(**read_spec(path)), spec)
+    )
     for name, value in wanted.items():
         if stored[name] != value:
             raise ValueError(

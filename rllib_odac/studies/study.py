@@ -220,9 +220,7 @@ def read_study(path: Path) -> Study:
         except Exception as error:
             raise ValueError(f"study '{path}': {type(error).__name__}: {error}") from error
         if not isinstance(study, Study):
-            raise ValueError(
-                f"study '{path}' must define `study`, a rllib_odac.studies.Study."
-            )
+            raise ValueError(f"study '{path}' must define `study`, a rllib_odac.studies.Study.")
         return replace(study, directory=path.parent / study.directory)
     try:
         stored = yaml.safe_load(path.read_text())
