@@ -179,7 +179,11 @@ class ODAC(Algorithm):
         """What a checkpoint must have in common with the algorithm that it is restored into."""
         observation, action = self.spaces[DEFAULT_MODULE_ID]
         sizes = {name: list(space.shape) for name, space in observation.spaces.items()}
-        return {"env": str(self.config.env), "spaces": sizes | {"actions": list(action.shape)}}
+        return {
+            "env": str(self.config.env),
+            "spaces": sizes | {"actions": list(action.shape)},
+            "objective": type(self.config.build_objective()).__name__,
+        }
 
     @override(Algorithm)
     def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
@@ -187,10 +191,10 @@ class ODAC(Algorithm):
         if kwargs.get("component") is None:
             manifest = read_manifest(Path(path))
             for name, ours in self._signature().items():
-                if manifest[name] != ours:
+                if manifest.get(name, ours) != ours:
                     raise ValueError(
                         f"The checkpoint '{path}' is of {manifest[name]!r}, but this is {ours!r}; "
-                        "restore it into an algorithm for the same environment."
+                        "restore it into an algorithm for the same environment and objective."
                     )
         for group in (self.env_runner_group, self.eval_env_runner_group):
             if group is not None:

@@ -270,7 +270,8 @@ class ODACConfig(AlgorithmConfig):
         count; and `has_spec`, whether Gymnasium knows how it was made.
         """
         key = (self.env, repr(self.env_config))
-        if self._environment_facts is None or self._environment_facts[0] != key:
+        known, facts = self._environment_facts or (None, {})
+        if known != key or "measured" not in facts:  # which checkpoints from before lack
             env = self.make_env()
             spec, task = env.spec, env.unwrapped
             facts = {
@@ -285,7 +286,7 @@ class ODACConfig(AlgorithmConfig):
             if self._is_frozen:
                 return facts
             self._environment_facts = (key, facts)
-        return self._environment_facts[1]
+        return facts
 
     def env_specifier(self) -> Any:
         """The environment's id or, for one registered with Tune, its creator's wrapper."""
@@ -300,7 +301,13 @@ class ODACConfig(AlgorithmConfig):
     def build_objective(self) -> Objective:
         """The objective that this configuration describes."""
         kind = objective_class(self.objective)
-        return make_objective(kind, **(kind.settings(self) | self.objective_settings))
+        settings = kind.settings(self)
+        for name in settings.keys() & self.objective_settings.keys():
+            raise ValueError(
+                f"objective_settings has '{name}', but the configuration has a setting of its own "
+                f"for {kind.__name__}'s {name}."
+            )
+        return make_objective(kind, **settings, **self.objective_settings)
 
     @property
     def learns_dynamics(self) -> bool:

@@ -117,7 +117,7 @@ class ODACRLModule(TorchRLModule, InferenceOnlyAPI):
     @property
     def trivial_distance(self) -> Tensor:
         """Distance below which a goal counts as where one already is, in the task's units."""
-        return self.goal_scale * math.exp(self.dynamics.log_min_scale)
+        return self.goal_scale * float(self.model_config["dynamics_min_scale"])
 
     def normalize_goal(self, goal: Tensor) -> Tensor:
         """Goals (..., G) in goal scales around the centre of those seen."""

@@ -115,6 +115,11 @@ class RunSpec:
             .reporting(min_sample_timesteps_per_iteration=self.evaluate_every)
             .debugging(seed=self.seed, log_level="ERROR")
         )
+        if "objective" in self.settings:
+            raise ValueError(
+                f"settings has objective {self.settings['objective']!r}, but must leave it to the "
+                "run's own objective."
+            )
         config.apply_settings(self.settings)
         config.check_settings()
         environments = max(1, self.num_env_runners) * config.num_envs_per_env_runner

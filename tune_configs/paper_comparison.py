@@ -3,7 +3,7 @@
     odac study tune_configs/paper_comparison.py --runs runs/paper
     odac compare runs/paper_comparison
 
-Each method runs with its task's settings; `overrides` holds where it does better with others.
+Each method runs with its task's settings, which were tuned for ODAC, but for what is said here.
 """
 
 from rllib_odac.studies import Study

@@ -227,6 +227,8 @@ class AdaptedEnv(GoalEnv):
             measured=getattr(core, "measured", slice(None)) if keeps_goals else slice(None),
             units=units or ("m and quaternion" if turns else "m"),
         )
+        keeps_observation = choices["observation"] is None
+        self.hand_object = getattr(core, "hand_object", None) if keeps_observation else None
         # The base class takes all wrappers off; those left here are the user's.
         self.simulator = simulator
         self.metadata = simulator.metadata

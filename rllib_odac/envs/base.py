@@ -43,7 +43,7 @@ class GoalEnv(gym.Env[Observation, NDArray[Any]]):
     # which vector environments spend their time on.
     passes_info: ClassVar[bool] = False
     # Where an observation holds the places of a hand and of what it has to move.
-    hand_object: ClassVar[tuple[slice, slice] | None] = None
+    hand_object: tuple[slice, slice] | None = None
 
     # Gymnasium asks the class before there is a simulator, whose own metadata an instance has.
     metadata: dict[str, Any] = {"render_modes": ["rgb_array", "human"]}  # noqa: RUF012

@@ -144,7 +144,8 @@ class Comparison:
             own = studies.baseline
             baseline = own if own in present else self.method_names[0]
         drawable = set.intersection(*(set(run.columns) for run in studies.curves.values()))
-        if curve not in drawable - {"env_steps"}:
+        drawable.discard("env_steps")
+        if curve not in drawable:
             raise ValueError(f"curve is '{curve}', but must be one of {sorted(drawable)}.")
         self.curve = curve
         self.studies = studies

@@ -97,7 +97,8 @@ def _notes(comparison: Comparison) -> list[str]:
     studies, metric = comparison.studies, comparison.metric
     notes = [
         "IQM: interquartile mean; intervals: stratified bootstrap over seeds. Steps and seconds: "
-        "median over seeds, those that never reach it counting as last."
+        "median over seeds, those that never reach it counting as last. Seconds are those of the "
+        "machine and the runs at once that results.csv names."
     ]
     if studies.reference and metric != studies.reference_metric:
         notes.append(

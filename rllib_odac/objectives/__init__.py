@@ -38,13 +38,16 @@ def objective_class(objective: str | type[Objective]) -> type[Objective]:
     """The class of an objective, from its name or itself.
 
     Raises:
-        ValueError: If there is no objective of that name.
+        ValueError: If there is no objective of that name, or it is no class of one.
     """
-    if not isinstance(objective, str):
+    if isinstance(objective, str) and objective in OBJECTIVES:
+        return OBJECTIVES[objective]
+    if isinstance(objective, type) and issubclass(objective, Objective):
         return objective
-    if objective not in OBJECTIVES:
-        raise ValueError(f"objective is '{objective}', but must be one of {list(OBJECTIVES)}.")
-    return OBJECTIVES[objective]
+    raise ValueError(
+        f"objective is {objective!r}, but must be one of {list(OBJECTIVES)}, or a subclass of "
+        "Objective."
+    )
 
 
 def make_objective(objective: str | type[Objective], **settings: Any) -> Objective:

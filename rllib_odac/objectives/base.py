@@ -34,10 +34,10 @@ class Backup:
 class Objective(ABC):
     """A rule `(batch, next_value) -> (reward, discount)`; everything else is shared.
 
-    Replay, networks, exploration and updates are the same for every objective, so a comparison
-    of objectives compares nothing else. One that learns something of its own, such as a
-    discriminator, names networks, their forward pass and their losses; they are trained by the
-    learner's optimizer, and saved and averaged over learners as everything else is.
+    Networks, exploration and updates are the same for every objective, so a comparison compares
+    objectives and what each says of relabelling and of bounds on values. One that learns something
+    of its own, such as a discriminator, names networks, their forward pass and their losses; they
+    are trained by the learner's optimizer, and saved and averaged over learners as all others are.
 
     Attributes:
         uses_dynamics: Whether the backup needs p_ψ; else the model is not learned.

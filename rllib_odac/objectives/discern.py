@@ -59,8 +59,10 @@ class DISCERNObjective(Objective):
         embedding_dim: int = 16,
         discount: float = 0.95,
     ) -> None:
-        if num_decoys < 1:
-            raise ValueError(f"num_decoys is {num_decoys}, but must be at least 1.")
+        if not (isinstance(num_decoys, int) and num_decoys >= 1):
+            raise ValueError(
+                f"num_decoys is {num_decoys!r}, but must be a whole number of at least 1."
+            )
         if sharpness is not None and not sharpness > 0:
             raise ValueError(f"sharpness is {sharpness}, but must be positive, or None.")
         if reward not in REWARDS:

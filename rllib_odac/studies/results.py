@@ -22,7 +22,7 @@ from rllib_odac.studies.locks import locked
 from rllib_odac.studies.study import Study, StudyRun
 
 MACHINE = ("cpu", "cores", "jobs")  # model, number of cores, runs at once
-VERSIONS = ("ray", "torch", "python")
+VERSIONS = ("rllib-odac", "ray", "torch", "python")
 ROW_COLUMNS = (
     *("task", "method", "seed", "env", "objective", "env_steps", "updates", "wall_s", *FIGURES),
     *("evaluation_episodes", *MACHINE, *VERSIONS, "command", "spec"),

@@ -56,24 +56,30 @@ def run_study(
     with StudyResults(study, out) as results:
         directory = results.out / "runs" if runs is None else Path(runs).absolute()
         waiting = results.missing(study.runs() if chosen is None else chosen)
-        at_once = jobs or _room_for(waiting)
+        room = _room_for(waiting)
+        at_once = jobs or room
         running: dict[Any, tuple[StudyRun, Any]] = {}
-        while waiting or running:
-            while waiting and len(running) < at_once:
-                run = waiting.pop(0)
-                on_start(run)
-                reference, group = _start(run.spec, directory / run.name, at_once)
-                running[reference] = run, group
-            [reference], _ = ray.wait(list(running), num_returns=1)
-            run, group = running.pop(reference)
-            try:
-                summary, curve = ray.get(reference)
-            except Exception as error:
-                failures.append((run, error))
-                on_end(run, None)
-            else:
-                on_end(run, results.add(run, summary, curve))
-            ray.util.remove_placement_group(group)
+        try:
+            while waiting or running:
+                while waiting and len(running) < at_once:
+                    run = waiting.pop(0)
+                    on_start(run)
+                    reference, group = _start(run.spec, directory / run.name, at_once)
+                    running[reference] = run, group
+                [reference], _ = ray.wait(list(running), num_returns=1)
+                run, group = running[reference]
+                try:
+                    summary, curve = ray.get(reference)
+                except Exception as error:
+                    failures.append((run, error))
+                    on_end(run, None)
+                else:
+                    on_end(run, results.add(run, summary, curve))
+                ray.util.remove_placement_group(group)
+                del running[reference]
+        finally:  # an interrupted study leaves no run that trains on
+            for _, group in running.values():
+                ray.util.remove_placement_group(group)
     return failures
 
 

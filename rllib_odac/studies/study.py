@@ -304,9 +304,15 @@ def _choose(what: str, name: Any, allowed: Iterable[Any]) -> None:
 
 
 def _check_reference(task: str, published: Any, methods: Iterable[str]) -> None:
+    if not isinstance(published, Mapping):
+        raise ValueError(f"reference['{task}'] is {published!r}, but must be a mapping.")
     for method, figures in published.items():
         _choose(f"reference['{task}']", method, methods)
-        if len(figures) != 2 or not all(isinstance(figure, int | float) for figure in figures):
+        if (
+            not isinstance(figures, Sequence)
+            or len(figures) != 2
+            or not all(isinstance(figure, int | float) for figure in figures)
+        ):
             raise ValueError(
                 f"reference['{task}']['{method}'] is {figures!r}, but must be mean and standard "
                 "deviation."

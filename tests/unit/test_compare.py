@@ -145,7 +145,8 @@ def test_styles(studies):
 
 @pytest.mark.parametrize("metric", ["success_rate", "normalized_distance", "final_distance"])
 def test_the_files(studies, tmp_path, metric):
-    paths = write_comparison(Comparison(studies, metric=metric), tmp_path / "out")
+    comparison = Comparison(studies, metric=metric, curve="wall_s")
+    paths = write_comparison(comparison, tmp_path / "out")
     assert [path.name for path in paths] == [f"compare.{x}" for x in ("txt", "md", "csv", "png")]
     assert paths[-1].read_bytes().startswith(b"\x89PNG")
 
@@ -156,6 +157,7 @@ def test_the_files(studies, tmp_path, metric):
         ({"metric": "reward"}, "metric is 'reward', but must be one of"),
         ({"threshold": 90}, r"threshold is 90, but must be in \(0, 1\]"),
         ({"baseline": "sac"}, "baseline is 'sac', but must be one of"),
+        ({"curve": "env_steps"}, r"curve is 'env_steps', but must be one of (?!.*'env_steps')"),
     ],
 )
 def test_bad_arguments(studies, arguments, sentence):

@@ -12,6 +12,7 @@ import pytest
 
 from rllib_odac import ODACConfig, make_env
 from rllib_odac.envs.registry import OWN_ENVS
+from rllib_odac.objectives import OBJECTIVES
 from rllib_odac.runs import RunSpec, read_spec
 from tests.conftest import small_config
 from tests.unit.test_exploration_goals import Ending
@@ -35,12 +36,14 @@ from tests.unit.test_exploration_goals import Ending
         ("hidden", "256", "hidden is '256'"),
         ("lr", -1.0, "lr is -1.0, but must be a positive number"),
         ("objective_settings", {"speed": 1}, "objective_settings do not fit ODACObjective"),
+        ("objective_settings", {"prior_discount": 0.9}, "objective_settings has 'prior_discount'"),
         ("learn_discount", "yes", "learn_discount is 'yes', but must be True or False"),
         ("dynamics_distribution", "cauchy", 'must be "laplace" or "gaussian"'),
         ("relabel", {"future": 0.8, "own": 0.3}, "sum to 1.1, but must sum to 1"),
         ("relabel", {"future": 1.5, "own": -0.5}, r"relabel\['future'\] is 1.5"),
         ("relabel", "future", "relabel is 'future', but must be a mixture"),
         ("objective", "her2", "objective is 'her2', but must be one of"),
+        ("objective", 5, "objective is 5, but must be one of"),
     ],
 )
 def test_bad_setting(name, value, sentence):
@@ -130,8 +133,13 @@ CONFIGS = sorted((Path(__file__).parents[2] / "tune_configs").glob("*.json"))
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_tuned_configurations_are_valid_with_every_objective_they_are_compared_with(path):
     spec = RunSpec(**read_spec(path))
-    for objective in ("odac", "her"):
+    for objective in OBJECTIVES:
         replace(spec, objective=objective).config()
+
+
+def test_the_method_is_a_field_of_the_run():
+    with pytest.raises(ValueError, match="settings has objective 'her', but must leave it"):
+        RunSpec("odac/Box2D-v0", settings={"objective": "her"}).config()
 
 
 def test_there_is_a_tuned_configuration_for_each_task():
@@ -175,3 +183,11 @@ def test_messages_name_the_users_function():
 def test_runs_say_what_is_wrong_with_a_field(fields, sentence):
     with pytest.raises(ValueError, match=sentence):
         RunSpec(**{"env": "odac/Box2D-v0"} | fields).config()
+
+
+def test_facts_that_an_older_checkpoint_knew_are_found_anew():
+    config = small_config("odac/FetchPush-v0")
+    facts = dict(config.environment_facts)
+    key, _ = config._environment_facts
+    config._environment_facts = (key, {"goal_scale": 7.0})  # as they were before `measured`
+    assert config.environment_facts == facts

@@ -130,6 +130,15 @@ def test_rare_goals_are_drawn_more_often():
     assert share(replay.sample_achieved(2000, rare=True)) > 0.7
 
 
+def test_rare_is_what_has_to_be_moved():
+    hand = np.linspace(0, 100, 400)  # everywhere
+    thing = np.where(np.arange(400) < 20, 5.0, 0.0) + np.random.default_rng(0).normal(0, 0.1, 400)
+    replay = make_replay(np.stack([hand, thing], axis=-1))
+    drawn = replay.sample_achieved(400, rare=True, measured=slice(1, 2))
+    assert (drawn[:, 1] > 2).float().mean() > 0.25
+    assert (replay.sample_achieved(400, rare=True)[:, 1] > 2).float().mean() < 0.25
+
+
 def test_rare_goals_where_nothing_has_moved():
     assert torch.equal(
         make_replay(np.ones((30, 2))).sample_achieved(5, rare=True), torch.ones(5, 2)

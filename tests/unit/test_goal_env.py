@@ -633,3 +633,9 @@ def test_a_robots_own_methods_are_left_alone():
     pick = {"achieved_goal": slice(0, 1), "desired_goal": slice(1, 2)}
     env = goal_env(Own(), **pick, success_distance=0.1)
     assert env.reset(seed=0)[0]["observation"].tolist() == [0, 0, 0]
+
+
+def test_what_the_task_says_of_its_observation_holds_for_the_whole_one_only():
+    whole, part = goal_env("odac/FetchPush-v0"), goal_env("odac/FetchPush-v0", observation=slice(6))
+    assert whole.unwrapped.hand_object == (slice(0, 3), slice(3, 6))
+    assert part.unwrapped.hand_object is None

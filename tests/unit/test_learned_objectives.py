@@ -58,3 +58,27 @@ def test_losses_of_the_objective_move_nothing_else(ray_cluster, objective):
     moved = {name for name, p in module.named_parameters() if p.grad is not None and p.grad.any()}
     assert moved == {name for name, _ in module.named_parameters() if "objective_networks" in name}
     algorithm.stop()
+
+
+def test_sac_learns_from_hand_and_object(ray_cluster, tmp_path):
+    algorithm = small_config("odac/FetchPush-v0", objective="sac", hidden=(16, 16)).build_algo()
+    learned = algorithm.train()["learners"]["default_policy"]
+    assert learned["reward"] < 0
+    assert learned["discount"] == pytest.approx(0.95)
+    assert "dynamics_loss" not in learned
+    algorithm.save_to_path(str(tmp_path / "checkpoint"))
+    restored = ODAC.from_checkpoint(str(tmp_path / "checkpoint"))
+    replay = restored.learner_group._learner.replay
+    assert not replay.sample(100)["relabelled"].any()
+    algorithm.stop()
+    restored.stop()
+
+
+def test_a_checkpoint_of_another_objective_is_refused(ray_cluster, tmp_path):
+    trained = small_config(objective="her").build_algo()
+    trained.save_to_path(str(tmp_path / "checkpoint"))
+    trained.stop()
+    other = small_config(objective="uvd").build_algo()
+    with pytest.raises(ValueError, match="is of 'HERObjective', but this is 'UVDObjective'"):
+        other.restore_from_path(str(tmp_path / "checkpoint"))
+    other.stop()

@@ -8,18 +8,21 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ray.util import placement_group_table
 from typer.testing import CliRunner
 
 import rllib_odac.runs
 from rllib_odac.cli import app
 from rllib_odac.runs import RunSpec
+from rllib_odac.studies import runner
 from rllib_odac.studies.locks import locked
 from rllib_odac.studies.results import ROW_COLUMNS, StudyResults
-from rllib_odac.studies.runner import train_run
+from rllib_odac.studies.runner import run_study, train_run
 from rllib_odac.studies.study import Study, read_study, select, validate
 
 CONFIGS = Path(__file__).parents[2] / "tune_configs"
@@ -118,6 +121,8 @@ def test_the_command_makes_the_same_run(monkeypatch, tmp_path):
         ({"reference": {"bax": {}}}, "reference has 'bax'"),
         ({"reference": {"box": {"sac": (1, 2)}}}, r"reference\['box'\] has 'sac'"),
         ({"reference": {"box": {"her": (1,)}}}, "but must be mean and standard deviation"),
+        ({"reference": {"box": {"her": 1}}}, "but must be mean and standard deviation"),
+        ({"reference": {"box": 1}}, r"reference\['box'\] is 1, but must be a mapping"),
         ({"reference_metric": "reward"}, "reference_metric has 'reward'"),
         ({"tasks": {"box": {"steps": 5}}}, "task 'box' names no env"),
         ({"tasks": {"box": "nowhere.json"}}, "task 'box': config is 'nowhere.json', which cannot"),
@@ -171,22 +176,46 @@ def test_yaml_and_python_say_the_same(tmp_path):
     assert [run.spec.seed for run in runs] == [0, 0]
 
 
-@pytest.mark.parametrize("name", ["paper_comparison", "paper_ablation"])
-def test_the_shipped_studies_can_be_run(name):
-    study = read_study(CONFIGS / f"{name}.py")
+@pytest.mark.parametrize(
+    ("name", "seeds"),
+    [("paper_comparison.py", 25), ("paper_ablation.py", 25), ("uniform_tail.yaml", 3)],
+)
+def test_the_shipped_studies_can_be_run(name, seeds):
+    study = read_study(CONFIGS / name)
     runs = study.runs()
-    assert len(runs) == 25 * len(study.methods)
+    assert len(runs) == seeds * len(study.methods)
     validate(runs)
 
 
 def test_the_shipped_studies_share_the_runs_of_odac():
-    shared = [
-        {run.name: run.spec for run in select(study.runs(), methods=["odac"])}
-        for study in (
-            read_study(CONFIGS / f"paper_{name}.py") for name in ("comparison", "ablation")
-        )
-    ]
-    assert shared[0] == shared[1]
+    comparison, ablation, tail = (
+        {run.name: run.spec for run in select(read_study(CONFIGS / name).runs(), methods=["odac"])}
+        for name in ("paper_comparison.py", "paper_ablation.py", "uniform_tail.yaml")
+    )
+    assert comparison == ablation
+    assert tail.items() <= comparison.items()
+
+
+def test_an_interrupted_study_leaves_no_run_behind(ray_cluster, tmp_path, monkeypatch):
+    def waits(spec, directory, jobs):
+        if spec.seed == 0:
+            raise ValueError("enough")
+        time.sleep(600)
+
+    def interrupt(run, row):
+        raise KeyboardInterrupt
+
+    def states():
+        return [group["state"] for group in placement_group_table().values()]
+
+    monkeypatch.setattr(runner, "train_run", waits)
+    before = states().count("REMOVED")
+    with pytest.raises(KeyboardInterrupt):
+        run_study(small_study(methods={"odac": {}}), tmp_path, jobs=2, on_end=interrupt)
+    deadline = time.monotonic() + 20
+    while states().count("REMOVED") < before + 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 # Results --------------------------------------------------------------------------------------
