@@ -153,7 +153,7 @@ def test_terminal_states_pay_for_ever():
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"num_decoys": 0}, "num_decoys is 0, but must be at least 1"),
+        ({"num_decoys": 0}, "num_decoys is 0, but must be a whole number of at least 1"),
         ({"sharpness": 0.0}, r"sharpness is 0\.0, but must be positive, or None"),
         ({"reward": "cosine"}, "reward is 'cosine', but must be one of"),
         ({"embedding_dim": 1}, "embedding_dim is 1, but must be at least 2"),
