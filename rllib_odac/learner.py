@@ -86,7 +86,6 @@ class ODACTorchLearner(TorchLearner):
         self._noise = torch.Generator(device=self._device)
         self._noise.manual_seed(seed + 1)
         self._learns_dynamics = config.learns_dynamics
-        self._measured = config.environment_facts["measured"]
         self._num_updates = 0
         self._log_update = False
 
@@ -197,9 +196,10 @@ class ODACTorchLearner(TorchLearner):
         if achieved + rare == 0 or len(self.replay) == 0:
             return None
         num_rare = round(count * rare / (achieved + rare))
+        measured = self.config.environment_facts["measured"]
         goals = [
             self.replay.sample_achieved(count - num_rare),
-            self.replay.sample_achieved(num_rare, rare=True, measured=self._measured),
+            self.replay.sample_achieved(num_rare, rare=True, measured=measured),
         ]
         return torch.cat(goals).cpu().numpy()
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from rllib_odac.goals import RelabelStrategy
@@ -29,6 +30,18 @@ class Backup:
     reward: Tensor
     discount: Tensor
     metrics: dict[str, Tensor] = field(default_factory=dict)
+
+
+def constant_discount(reward: Tensor, discount: float, terminated: Tensor) -> Backup:
+    """A reward (B,) discounted by a constant.
+
+    A terminal state pays its reward for ever: with rewards below zero, dying would else be better
+    than failing.
+    """
+    return Backup(
+        torch.where(terminated, reward / (1 - discount), reward),
+        torch.where(terminated, 0.0, discount),
+    )
 
 
 class Objective(ABC):

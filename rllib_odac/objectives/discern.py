@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rllib_odac.goals import RelabelStrategy
 from rllib_odac.networks import mlp
-from rllib_odac.objectives.base import Backup, Objective
+from rllib_odac.objectives.base import Backup, Objective, constant_discount
 
 if TYPE_CHECKING:
     from rllib_odac.config import ODACConfig
@@ -121,11 +121,7 @@ class DISCERNObjective(Objective):
         return {"discriminator_loss": -outputs["goal_log_likelihood"].mean()}
 
     def backup(self, batch: Mapping[str, Tensor], next_value: Tensor) -> Backup:
-        reward, terminated = batch["discriminator_reward"], batch["terminated"]
-        return Backup(
-            torch.where(terminated, reward / (1 - self.discount), reward),
-            torch.where(terminated, 0.0, self.discount),
-        )
+        return constant_discount(batch["discriminator_reward"], self.discount, batch["terminated"])
 
     def value_bounds(self, max_log_prob: float) -> tuple[float | None, float | None]:
         # The KL is not negative, and with its weight there is no bound from below.

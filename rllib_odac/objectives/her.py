@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
-from rllib_odac.objectives.base import Backup, Objective
+from rllib_odac.objectives.base import Backup, Objective, constant_discount
 
 if TYPE_CHECKING:
     from rllib_odac.config import ODACConfig
@@ -44,11 +43,7 @@ class HERObjective(Objective):
     def backup(self, batch: Mapping[str, Tensor], next_value: Tensor) -> Backup:
         distance = (batch["next_achieved_goal"] - batch["goal"]).norm(dim=-1)
         reward = (distance < self.success_distance).to(next_value.dtype) - 1
-        terminated = batch["terminated"]
-        return Backup(
-            torch.where(terminated, reward / (1 - self.discount), reward),
-            torch.where(terminated, 0.0, self.discount),
-        )
+        return constant_discount(reward, self.discount, batch["terminated"])
 
     def value_bounds(self, max_log_prob: float) -> tuple[float | None, float | None]:
         # Rewards are at most 0 and the KL is not negative. There is no bound from below: with

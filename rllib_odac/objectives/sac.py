@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from torch import Tensor
 
-from rllib_odac.objectives.base import Backup, Objective
+from rllib_odac.objectives.base import Backup, Objective, constant_discount
 
 if TYPE_CHECKING:
     from rllib_odac.config import ODACConfig
@@ -61,11 +60,7 @@ class SACObjective(Objective):
         return {"dense_reward": -distance / module.goal_scale}
 
     def backup(self, batch: Mapping[str, Tensor], next_value: Tensor) -> Backup:
-        reward, terminated = batch["dense_reward"], batch["terminated"]
-        return Backup(
-            torch.where(terminated, reward / (1 - self.discount), reward),
-            torch.where(terminated, 0.0, self.discount),
-        )
+        return constant_discount(batch["dense_reward"], self.discount, batch["terminated"])
 
     def value_bounds(self, max_log_prob: float) -> tuple[float | None, float | None]:
         return None, 0.0  # rewards are at most 0 and the KL is not negative

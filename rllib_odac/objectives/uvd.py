@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from rllib_odac.flow import ConditionalFlow
 from rllib_odac.goals import RelabelStrategy
-from rllib_odac.objectives.base import Backup, Objective
+from rllib_odac.objectives.base import Backup, Objective, constant_discount
 
 if TYPE_CHECKING:
     from rllib_odac.config import ODACConfig
@@ -131,12 +132,8 @@ class UVDObjective(Objective):
     def backup(self, batch: Mapping[str, Tensor], next_value: Tensor) -> Backup:
         distance = (batch["next_achieved_goal"] - batch["goal"]).norm(dim=-1)
         reward = (distance < self.success_distance).to(next_value.dtype)
-        terminated = batch["terminated"]
-        return Backup(
-            torch.where(terminated, reward / (1 - self.discount), reward),
-            torch.where(terminated, 0.0, self.discount),
-            {"next_q_bound": batch["next_q_bound"]},
-        )
+        backup = constant_discount(reward, self.discount, batch["terminated"])
+        return replace(backup, metrics={"next_q_bound": batch["next_q_bound"]})
 
     def value_bounds(self, max_log_prob: float) -> tuple[float | None, float | None]:
         # Not 0 from below: the KL of a policy that still seeks an unreachable goal is paid too.
