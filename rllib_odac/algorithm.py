@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
+import math
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +28,21 @@ from ray.rllib.utils.metrics import (
 from rllib_odac.config import ODACConfig
 from rllib_odac.env_runner import GoalEnvRunner
 from rllib_odac.evaluation.evaluate import evaluate_episodes, summarize
-from rllib_odac.learner import ODACTorchLearner
+from rllib_odac.learner import UPDATES_PER_DRAW, ODACTorchLearner
+from rllib_odac.pipeline import Guidance, LearnerResult, Learning, Sample, Sampling, wait
 
 ALGORITHM_STATE = "odac"
 MANIFEST = "odac.json"
 CHECKPOINT_VERSION = 1
 REPLAY_DIRECTORY = "replay"
-NUM_EXPLORATION_GOALS = 256  # achieved goals that each learner draws anew in every round
+UPDATES_PER_CALL = UPDATES_PER_DRAW  # of learners, while samples are under way
 
 
 class ODAC(Algorithm):
     """Outcome-Driven Actor-Critic on RLlib's new API stack.
 
     `training_step` moves references only: env runners put whole episodes into the object store,
-    learners take them out into their own replay shard and update from it.
+    learners take them out into their own replay shard and update from it. See `pipeline`.
     """
 
     config: ODACConfig
@@ -54,81 +58,176 @@ class ODAC(Algorithm):
         self.updates = 0  # made by each learner
         self._next_learner = 0  # which one gets the next episodes
         self._replay_ready = False  # whether every learner has episodes to learn from
+        self._last_step: float = math.inf  # environment steps after which no more are asked for
         super().setup(config)
+        is_remote = self.env_runner_group.num_remote_env_runners() > 0
+        self._sampling = Sampling(self.env_runner_group) if is_remote else None
+        self._learning = Learning(self.learner_group, publish=is_remote)
+        self._shards: list[list[Any]] = self._empty_shards()  # episodes for each learner's replay
+        self._guidance = Guidance()  # what env runners are told with the next request
 
     @override(Algorithm)
     def training_step(self) -> None:
-        """One round: collect a fragment on every env runner, update, send the new weights."""
-        with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
-            shards, steps = self._collect()
-        self.env_steps += steps
-        with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
-            num_updates = self._updates_owed() if steps and self._replay_ready else 0
-            results = self.learner_group.foreach_learner(
-                _update_learner,
-                shards=shards,
-                num_updates=num_updates,
-                timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self.env_steps},
-            )
-            metrics, transitions, goals = zip(*[result.get() for result in results], strict=True)
-            self.metrics.aggregate(list(metrics), key=LEARNER_RESULTS)
-            self.updates += num_updates
-            self._replay_ready = min(transitions) > 0
-        if num_updates:
-            with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
-                self.env_runner_group.sync_weights(
-                    from_worker_or_learner_group=self.learner_group,
-                    policies=[DEFAULT_MODULE_ID],
-                    inference_only=True,
-                )
+        """Collects and updates.
 
-        self._spread_exploration_goals([drawn for drawn in goals if drawn is not None])
-
-    def _spread_exploration_goals(self, goals: list[Any]) -> None:
-        """Sends goals that learners drew from what was achieved to every env runner."""
-        if not goals:
-            return
-        drawn = np.concatenate(goals)
-        self.env_runner.set_exploration_goals(drawn)  # whose state is what a checkpoint holds
-        if self.env_runner_group.num_remote_env_runners() == 0:
-            return
-        reference = ray.put(drawn)  # once into the object store, however many env runners
-        self.env_runner_group.foreach_env_runner(
-            lambda runner: runner.set_exploration_goals(ray.get(reference)),
-            local_env_runner=False,
-            timeout_seconds=0,  # nobody waits for it
-        )
-
-    def _collect(self) -> tuple[list[list[Any]], int]:
-        """Samples from every env runner.
-
-        Returns:
-            For each learner the episodes, or references to them, that are new to it; and the
-            number of environment steps made.
+        With env runners in its own process, and in synchronous mode, it is a round: a fragment
+        from every env runner, all updates owed for it, the new weights to the env runners. In
+        asynchronous mode it passes on whatever has come about since the last time.
         """
-        shards: list[list[Any]] = [[] for _ in range(max(1, self.config.num_learners))]
-        if self.env_runner_group.num_remote_env_runners() == 0:
-            before = self.env_runner.env_steps
-            batches: list[Any] = [[episode] for episode in self.env_runner.sample()]
-            steps = self.env_runner.env_steps - before
-            metrics = [self.env_runner.get_metrics()]
-        else:
-            samples = self.env_runner_group.foreach_env_runner(
-                _sample_reference,
-                local_env_runner=False,
-                timeout_seconds=self.config.sample_timeout_s,
-            )
-            for sample in samples:
-                if isinstance(sample, Exception):
-                    raise sample
-            batches = [reference for reference, _, _ in samples if reference is not None]
-            steps = sum(count for _, count, _ in samples)
-            metrics = [metrics for _, _, metrics in samples]
-        for batch in batches:
-            shards[self._next_learner].append(batch)
-            self._next_learner = (self._next_learner + 1) % len(shards)
-        self.metrics.aggregate(metrics, key=ENV_RUNNER_RESULTS)
-        return shards, steps
+        with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
+            if self._sampling is None:
+                samples = [self._sample_locally()]
+            elif self.config.is_asynchronous:
+                self._request_samples(self._sampling)
+                samples = self._sampling.take(self._wait_for_any())
+            else:
+                samples = self._sample_in_step(self._sampling)
+        self._take_samples(samples)
+        with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
+            if self.config.is_asynchronous:
+                self._call_learners(UPDATES_PER_CALL)
+            elif samples:
+                self._call_learners()
+                self._await_learners()
+
+    # Samples --------------------------------------------------------------------------------------
+
+    def _sample_locally(self) -> Sample:
+        before = self.env_runner.env_steps
+        episodes = self.env_runner.sample()
+        steps = self.env_runner.env_steps - before
+        return Sample(episodes or None, steps, self.env_runner.get_metrics())
+
+    def _sample_in_step(self, sampling: Sampling) -> list[Sample]:
+        """Asks every env runner for a fragment, and waits for it."""
+        for runner in sampling.free_runners(requests_each=1):
+            self._request(sampling, runner)
+        references = sampling.references
+        return sampling.take(wait(references, self.config.sample_timeout_s, len(references)))
+
+    def _request_samples(self, sampling: Sampling) -> None:
+        """Keeps env runners busy as long as learners are not too far behind them."""
+        for runner in sampling.free_runners(self.config.max_requests_in_flight_per_env_runner):
+            promised = self.env_steps + sampling.env_steps_in_flight + self._fragment
+            behind = self._updates_due(promised) - self.updates
+            nothing_else = not sampling.references and self._updates_owed() == 0
+            if self._replay_ready and behind > self.config.max_weight_lag and not nothing_else:
+                return
+            self._request(sampling, runner)
+
+    def _request(self, sampling: Sampling, runner: int) -> None:
+        left = self._last_step - self.env_steps - sampling.env_steps_in_flight
+        if left > 0:
+            sampling.request(runner, int(min(self._fragment, left)), self._guidance)
+
+    @property
+    def _fragment(self) -> int:
+        """Environment steps of one request."""
+        config = self.config
+        return config.get_rollout_fragment_length() * config.num_envs_per_env_runner
+
+    def _take_samples(self, samples: list[Sample]) -> None:
+        for sample in samples:
+            self.env_steps += sample.env_steps
+            if sample.episodes is not None:
+                self._shards[self._next_learner].append(sample.episodes)
+                self._next_learner = (self._next_learner + 1) % len(self._shards)
+            self.metrics.log_value("weight_lag", self.updates - sample.updates, reduce="max")
+        if samples:
+            self.metrics.aggregate([sample.metrics for sample in samples], key=ENV_RUNNER_RESULTS)
+
+    def _empty_shards(self) -> list[list[Any]]:
+        return [[] for _ in range(max(1, self.config.num_learners))]
+
+    # Updates --------------------------------------------------------------------------------------
+
+    def _updates_due(self, env_steps: int) -> int:
+        """Updates that so many environment steps ask for."""
+        steps = env_steps - self.config.num_steps_before_learning
+        return max(0, int(steps * self.config.updates_per_env_step))
+
+    def _updates_owed(self) -> int:
+        """Updates due that no learner has been asked for."""
+        if not self._replay_ready:
+            return 0
+        made = self.updates + self._learning.updates_in_flight
+        return max(0, self._updates_due(self.env_steps) - made)
+
+    def _call_learners(self, max_updates: int | None = None) -> None:
+        """Hands new episodes to the learners and has them make the updates that are owed.
+
+        Args:
+            max_updates: At most so many, and only if less than two calls are waiting: one that is
+                worked on and one that follows without a pause.
+        """
+        num_updates = self._updates_owed()
+        if max_updates is not None:
+            num_updates = min(num_updates, max_updates)
+            nothing_new = num_updates == 0 and not any(self._shards)
+            if nothing_new or self._learning.num_calls >= 2:
+                return
+        timesteps = {NUM_ENV_STEPS_SAMPLED_LIFETIME: self.env_steps}
+        self._learning.call(self._shards, num_updates, timesteps)
+        self._shards = self._empty_shards()
+        self._take_results(())
+
+    def _await_learners(self) -> None:
+        while references := self._learning.references:
+            self._take_results(wait(references, timeout_s=60))
+
+    def _wait_for_any(self) -> set[Any]:
+        """Samples that have arrived; waits if there is nothing else to do."""
+        assert self._sampling is not None
+        references = [*self._sampling.references, *self._learning.references]
+        must_update = self._learning.num_calls < 2 and self._updates_owed() > 0
+        ready = wait(references, timeout_s=0 if must_update else 1)
+        self._take_results(ready)
+        return ready
+
+    def _take_results(self, ready: Collection[Any]) -> None:
+        """Takes in what learners have answered."""
+        for num_updates, results in self._learning.take(ready):
+            self.updates += num_updates
+            self._replay_ready = min(result.replay_transitions for result in results) > 0
+            self.metrics.aggregate([result.metrics for result in results], key=LEARNER_RESULTS)
+            seconds = max(result.seconds for result in results)
+            self.metrics.log_value("learner_seconds", seconds, reduce="lifetime_sum")
+            if num_updates and self._sampling is None:
+                with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
+                    self.env_runner_group.sync_weights(
+                        from_worker_or_learner_group=self.learner_group,
+                        policies=[DEFAULT_MODULE_ID],
+                        inference_only=True,
+                    )
+            self._guide(results)
+
+    def _guide(self, results: list[LearnerResult]) -> None:
+        """Notes the newest weights, and goals that learners drew from what was achieved."""
+        guidance = self._guidance
+        for weights in [result.weights for result in results if result.weights is not None]:
+            guidance = replace(guidance, weights=weights, updates=self.updates)
+        goals = [r.exploration_goals for r in results if r.exploration_goals is not None]
+        if goals:
+            drawn = np.concatenate(goals)
+            self.env_runner.set_exploration_goals(drawn)  # whose state is what a checkpoint holds
+            if self._sampling is not None:
+                guidance = replace(guidance, exploration_goals=ray.put(drawn))
+        self._guidance = guidance
+
+    def drain(self) -> None:
+        """Waits for all that is under way, and makes every update that is owed."""
+        if self._sampling is not None:
+            while references := self._sampling.references:
+                ready = wait(references, timeout_s=60)
+                self._take_samples(self._sampling.take(ready))
+        self._await_learners()
+        while any(self._shards) or self._updates_owed() > 0:
+            self._call_learners()
+            self._await_learners()
+
+    def end_at(self, env_steps: int) -> None:
+        """Asks remote env runners for no more than so many environment steps in all."""
+        self._last_step = env_steps
 
     def shorten_iteration(self, env_steps: int) -> None:
         """Makes the next `train()` end after so many environment steps, whole rounds of them."""
@@ -146,10 +245,6 @@ class ODAC(Algorithm):
         )
         return summarize(evaluate_episodes(group, num_episodes, seed))
 
-    def _updates_owed(self) -> int:
-        steps = self.env_steps - self.config.num_steps_before_learning
-        return max(0, int(steps * self.config.updates_per_env_step) - self.updates)
-
     # Checkpoints ----------------------------------------------------------------------------------
 
     @override(Algorithm)
@@ -159,6 +254,7 @@ class ODAC(Algorithm):
         Episodes that are going on are dropped in the run that continues too, so that it and a
         restored one do the same from here on.
         """
+        self.drain()
         self.env_runner_group.foreach_env_runner(lambda runner: runner.drop_open_episodes())
         path = super().save_to_path(path, **kwargs)
         directory = Path(path) / REPLAY_DIRECTORY
@@ -196,6 +292,10 @@ class ODAC(Algorithm):
                         f"The checkpoint '{path}' is of {manifest[name]!r}, but this is {ours!r}; "
                         "restore it into an algorithm for the same environment and objective."
                     )
+        if self._sampling is not None:
+            self._sampling.forget()
+        self._learning.forget()
+        self._guidance, self._shards = Guidance(), self._empty_shards()
         for group in (self.env_runner_group, self.eval_env_runner_group):
             if group is not None:
                 group.foreach_env_runner(lambda runner: runner.forget_weights_version())
@@ -256,34 +356,3 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
             f"version {CHECKPOINT_VERSION} can be read."
         )
     return manifest
-
-
-def _sample_reference(runner: Any) -> tuple[Any, int, Any] | Exception:
-    """Runs on an env runner: episodes stay in its object store, only a reference travels.
-
-    An environment's error is returned, for the driver to raise. RLlib would take a raised one for
-    the death of the runner, and restart it for ever.
-    """
-    before = runner.env_steps
-    try:
-        episodes = runner.sample()
-    except Exception as error:
-        # RLlib raises an empty error from the true one, a link that does not survive the journey.
-        return (
-            error if str(error) or not isinstance(error.__cause__, Exception) else error.__cause__
-        )
-    reference = ray.put(episodes) if episodes else None
-    return reference, runner.env_steps - before, runner.get_metrics()
-
-
-def _update_learner(
-    learner: ODACTorchLearner, shards: list[list[Any]], num_updates: int, timesteps: dict[str, int]
-) -> tuple[Any, int, Any]:
-    """Runs on a learner; returns its metrics, the size of its replay and goals to explore with."""
-    mine = shards[learner._learner_index]
-    references = [batch for batch in mine if isinstance(batch, ray.ObjectRef)]
-    episodes = [episode for batch in mine if isinstance(batch, list) for episode in batch]
-    metrics = learner.update(
-        episodes=episodes, episodes_refs=references, num_updates=num_updates, timesteps=timesteps
-    )
-    return metrics, len(learner.replay), learner.draw_exploration_goals(NUM_EXPLORATION_GOALS)

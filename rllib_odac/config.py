@@ -69,6 +69,8 @@ class ODACConfig(AlgorithmConfig):
         self.train_batch_size_per_learner = 256
         self.updates_per_env_step = 0.5
         self.num_steps_before_learning = 500  # environment steps collected before the first update
+        self.asynchronous: bool | str = "auto"  # whether sampling and learning overlap
+        self.max_weight_lag = 200  # updates that sampling may be ahead of
 
         # Replay.
         self.replay_capacity = 1_000_000  # states kept by each learner
@@ -87,6 +89,7 @@ class ODACConfig(AlgorithmConfig):
         # RLlib's own settings, with defaults that suit goal-reaching tasks.
         self.env_runner_cls: type[GoalEnvRunner] = GoalEnvRunner
         self.num_envs_per_env_runner = 10
+        self.max_requests_in_flight_per_env_runner = 2  # the next is there when one is done
         self.rollout_fragment_length: int = 10
         self.max_episode_steps: int | None = None  # cut longer episodes (tasks without time limit)
         self.min_sample_timesteps_per_iteration = 1000
@@ -139,6 +142,8 @@ class ODACConfig(AlgorithmConfig):
         tau: float = NotProvided,
         updates_per_env_step: float = NotProvided,
         num_steps_before_learning: int = NotProvided,
+        asynchronous: bool | str = NotProvided,
+        max_weight_lag: int = NotProvided,
         replay_capacity: int = NotProvided,
         relabel: str | Mapping[str, float] = NotProvided,
         num_initial_random_steps: int = NotProvided,
@@ -174,6 +179,10 @@ class ODACConfig(AlgorithmConfig):
             tau: Polyak step of the target networks, in (0, 1].
             updates_per_env_step: Gradient updates for each environment step.
             num_steps_before_learning: Environment steps before the first update.
+            asynchronous: Whether remote env runners go on while learners update; "auto": if there
+                are any. Without it they take turns, which can be repeated exactly.
+            max_weight_lag: In asynchronous mode, updates that the steps collected or asked for may
+                be ahead of. Updates are never ahead of the steps that ask for them.
             replay_capacity: States kept by each learner.
             relabel: Probabilities of "future", "discounted" (future by a geometric clock of
                 `prior_discount`), "final", "episode", "random" and "own"; "auto" for the
@@ -230,6 +239,11 @@ class ODACConfig(AlgorithmConfig):
             value = getattr(self, name)
             if not is_allowed(value):
                 raise ValueError(f"{name} is {value!r}, but must be {allowed}.")
+        if self.asynchronous is True and not self.num_env_runners:
+            raise ValueError(
+                'asynchronous is True, but must be False or "auto" where num_env_runners is 0: '
+                "a single process does one thing at a time."
+            )
         validate_relabelling(self.relabelling)
         validate_exploration_goals(self.exploration_goals)
         self.build_objective()
@@ -256,6 +270,11 @@ class ODACConfig(AlgorithmConfig):
                 f"replay_capacity is {self.replay_capacity}, but must be more than {limit}, the "
                 f"steps of an episode of '{self.env}'."
             )
+
+    @property
+    def is_asynchronous(self) -> bool:
+        """Whether sampling and learning overlap."""
+        return bool(self.num_env_runners) and self.asynchronous in (True, "auto")
 
     def make_env(self, render_mode: str | None = None) -> gym.Env[Any, Any]:
         """Makes one environment of this configuration."""
@@ -433,6 +452,9 @@ _RULES: dict[str, _Rule] = {
     "random_action_steps": _COUNT,
     "max_episode_steps": _optional(_COUNT),
     "num_steps_before_learning": _COUNT_FROM_0,
+    "asynchronous": _or_auto(_SWITCH),
+    "max_weight_lag": _COUNT_FROM_0,
+    "max_requests_in_flight_per_env_runner": _COUNT,
     "num_initial_random_steps": _COUNT_FROM_0,
     "learn_discount": _SWITCH,
     "learn_dynamics": _SWITCH,

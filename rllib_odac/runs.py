@@ -122,10 +122,10 @@ class RunSpec:
             )
         config.apply_settings(self.settings)
         config.check_settings()
-        environments = max(1, self.num_env_runners) * config.num_envs_per_env_runner
+        environments = config.num_envs_per_env_runner
         if environments > STEPS_PAST_THE_END:
             raise ValueError(
-                f"num_env_runners × num_envs_per_env_runner is {environments}, but must be at most "
+                f"num_envs_per_env_runner is {environments}, but must be at most "
                 f"{STEPS_PAST_THE_END}, so that a run ends within so many steps of its budget."
             )
         fragment = min(config.rollout_fragment_length, STEPS_PAST_THE_END // environments)
@@ -222,6 +222,7 @@ class Run:
     def _train(self, algorithm: ODAC) -> None:
         start = time.perf_counter() - (self.rows[-1]["wall_s"] if self.rows else 0.0)
         saved = algorithm.env_steps
+        algorithm.end_at(self.spec.steps)
         while algorithm.env_steps < self.spec.steps:
             left = self.spec.steps - algorithm.env_steps
             if left < self.spec.evaluate_every:
@@ -231,6 +232,7 @@ class Run:
             solved = self._is_solved(row["success_rate"])
             if solved or algorithm.env_steps >= self.spec.steps:
                 # The last figures are those of the thorough evaluation.
+                algorithm.drain()
                 row |= algorithm.evaluate_held_out(self.spec.final_episodes)
                 solved = self._is_solved(row["success_rate"])
             row["wall_s"] = round(time.perf_counter() - start, 2)
@@ -247,7 +249,7 @@ class Run:
         return self.spec.stop_success is not None and success_rate >= self.spec.stop_success
 
     def _row(self, algorithm: ODAC, result: Mapping[str, Any]) -> dict[str, Any]:
-        learned = result["learners"].get("default_policy", {})
+        learned = result.get("learners", {}).get("default_policy", {})
         evaluated = result["evaluation"]["env_runners"]
         return {
             "iteration": algorithm.iteration,

@@ -16,7 +16,13 @@ def ray_cluster():
     """A local Ray with more CPUs than the machine may have, so that every actor finds a place."""
     import ray
 
-    ray.init(num_cpus=6, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    ray.init(
+        "local",
+        num_cpus=6,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
     yield
     ray.shutdown()
 
