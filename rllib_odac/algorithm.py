@@ -251,11 +251,12 @@ class ODAC(Algorithm):
     def save_to_path(self, path: Any = None, **kwargs: Any) -> str:
         """Saves everything that training needs to go on, the replay of every learner included.
 
-        Episodes that are going on are dropped in the run that continues too, so that it and a
-        restored one do the same from here on.
+        An env runner in this process drops the episodes that are going on, so that a run that
+        continues and one that is restored do the same from here on. Remote ones just go on.
         """
         self.drain()
-        self.env_runner_group.foreach_env_runner(lambda runner: runner.drop_open_episodes())
+        if self._sampling is None:
+            self.env_runner.drop_open_episodes()
         path = super().save_to_path(path, **kwargs)
         directory = Path(path) / REPLAY_DIRECTORY
         directory.mkdir(exist_ok=True)

@@ -233,6 +233,7 @@ class Run:
             if solved or algorithm.env_steps >= self.spec.steps:
                 # The last figures are those of the thorough evaluation.
                 algorithm.drain()
+                row |= {"env_steps": algorithm.env_steps, "updates": algorithm.updates}
                 row |= algorithm.evaluate_held_out(self.spec.final_episodes)
                 solved = self._is_solved(row["success_rate"])
             row["wall_s"] = round(time.perf_counter() - start, 2)
