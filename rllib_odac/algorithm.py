@@ -22,6 +22,7 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 
+from rllib_odac.cluster import check_room, processes
 from rllib_odac.config import ODACConfig
 from rllib_odac.env_runner import GoalEnvRunner
 from rllib_odac.evaluation.evaluate import evaluate_episodes, summarize
@@ -54,6 +55,7 @@ class ODAC(Algorithm):
         self.updates = 0  # made by each learner
         self._next_learner = 0  # which one gets the next episodes
         self._replay_ready = False  # whether every learner has episodes to learn from
+        check_room(processes(config))  # before RLlib waits for actors that find no place
         super().setup(config)
 
     @override(Algorithm)

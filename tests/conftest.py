@@ -16,7 +16,9 @@ def ray_cluster():
     """A local Ray with more CPUs than the machine may have, so that every actor finds a place."""
     import ray
 
-    ray.init(num_cpus=6, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    from rllib_odac.cluster import join_or_start
+
+    join_or_start("local", num_cpus=6, log_to_driver=False, logging_level=logging.ERROR)
     yield
     ray.shutdown()
 
