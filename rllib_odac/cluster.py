@@ -136,6 +136,13 @@ def check_room(wanted: Sequence[Processes]) -> None:
         )
 
 
+def has_room_now(wanted: Sequence[Processes]) -> bool:
+    """Whether the processes find their places at once, beside what runs on the cluster now."""
+    from ray._private.state import available_resources_per_node
+
+    return can_be_placed(wanted, available_resources_per_node().values())
+
+
 def can_be_placed(wanted: Sequence[Processes], nodes: Iterable[Mapping[str, float]]) -> bool:
     """Whether there is a way to place all processes on the nodes, each wholly on one of them.
 

@@ -54,17 +54,30 @@ def start_ray(
         debug: Show Ray's own messages.
         address: The cluster's.
         busy: Processes that will compute at the same time.
+
+    Raises:
+        ValueError: If no cluster answers, or it can never hold what is wanted.
     """
-    from rllib_odac.cluster import address_to_join, join_or_start, num_cpus
+    from rllib_odac.cluster import (
+        address_to_join,
+        check_room,
+        has_room_now,
+        join_or_start,
+        num_cpus,
+    )
 
     level = logging.INFO if debug else logging.ERROR
-    if address_to_join(address) is None and busy > (os.cpu_count() or 1):
+    joins = address_to_join(address) is not None
+    if not joins and busy > (os.cpu_count() or 1):
         print(
             f"warning: {busy} processes share {os.cpu_count()} CPUs; more of them will not make "
             "this faster.",
             file=sys.stderr,
         )
     join_or_start(address, num_cpus(wanted), log_to_driver=debug, logging_level=level)
+    check_room(wanted)
+    if joins and not has_room_now(wanted):
+        print("note: the cluster is busy; waiting for others to end.", file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -74,7 +87,6 @@ def quiet_libraries(debug: bool) -> Iterator[None]:
         yield
         return
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # silences a future change
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # of its C++ part, on the terminal
     import ray  # which sets its logger's level when it is imported
 
     logging.getLogger(ray.__name__).setLevel(logging.ERROR)
