@@ -99,13 +99,24 @@ def join_or_start(address: str | None = None, num_cpus: int = 1, **options: Any)
         **options: Further ones of `ray.init`.
 
     Raises:
-        ValueError: If no cluster answers at the address.
+        ValueError: If no cluster answers at the address, or it cannot be joined.
     """
     import ray
 
     if (joined := address_to_join(address)) is not None:
         _check_it_answers(joined)
-        ray.init(address=joined, **options)
+        try:
+            ray.init(address=joined, **options)
+        except ConnectionError as error:
+            # Once any Ray was started on a machine, `ray start` there asks for its token.
+            hint = (
+                "it asks for a token, so set RAY_AUTH_MODE=token"
+                if "InvalidAuthToken" in str(error.__cause__)
+                else " ".join(str(error).split()).rstrip(".")
+            )
+            raise ValueError(
+                f"address is '{joined}', but the Ray cluster there cannot be joined: {hint}."
+            ) from error
     else:
         cpus = max(os.cpu_count() or 1, num_cpus)
         # Without "local", Ray would join any cluster that it finds on this machine.
@@ -247,7 +258,14 @@ def _autoscales() -> bool:
 
     if _internal_kv_get("__autoscaler_v2_enabled", namespace="__autoscaler") == b"1":
         return True
-    status = json.loads(_internal_kv_get("__autoscaling_status") or "{}")
-    # Nodes put together by hand are called node_ID each, others by their node type.
-    types = status.get("autoscaler_report", {}).get("active_nodes") or {}
+    return has_node_types(_internal_kv_get("__autoscaling_status"))
+
+
+def has_node_types(status: bytes | None) -> bool:
+    """Whether what the autoscaler reports, as JSON, names types of nodes that it can launch.
+
+    It reports on nodes put together by hand too, and gives each a type called node_ID.
+    """
+    report = json.loads(status or "{}").get("autoscaler_report") or {}
+    types = (report.get("node_type_mapping") or {}).values()
     return any(not name.startswith("node_") for name in types)

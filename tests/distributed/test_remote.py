@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import subprocess
 import sys
 
 import numpy as np
@@ -13,7 +14,7 @@ from ray import cloudpickle
 
 from rllib_odac.learner import ODACTorchLearner
 from tests.conftest import small_config
-from tests.system.test_command_line import wait_for
+from tests.system.test_command_line import BOX, read_run, wait_for
 
 pytestmark = pytest.mark.distributed
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # actors cannot import the tests
@@ -116,6 +117,23 @@ def is_lost(reference):
 
 def take_in(learner: ODACTorchLearner, shards):
     return learner.update(episodes_refs=shards[learner._learner_index])
+
+
+TWO_CPUS = "import os; os.cpu_count = lambda: 2; from rllib_odac.cli import main; main()"
+
+
+def test_more_processes_than_cpus_train_with_one_warning(tmp_path):
+    arguments = ["train", *BOX, "--steps", 1500, "--num-env-runners", 1, "--num-learners", 2]
+    process = subprocess.run(
+        [sys.executable, "-c", TWO_CPUS, *map(str, arguments), "--out", tmp_path / "run"],
+        check=False,
+        **{"capture_output": True, "text": True, "timeout": 300},
+    )
+    assert process.returncode == 0, process.stderr
+    # Ray's core says in a line of its own that RLlib's env runners depend on an object.
+    said = [line for line in process.stderr.splitlines() if "core_worker.cc" not in line]
+    assert said == ["warning: 3 processes share 2 CPUs; more of them will not make this faster."]
+    assert read_run(tmp_path / "run")[1]["updates"] > 0
 
 
 def test_shards_are_redistributed_over_another_number_of_learners(ray_cluster, tmp_path):

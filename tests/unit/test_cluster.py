@@ -12,6 +12,7 @@ from rllib_odac.cluster import (
     Processes,
     address_to_join,
     can_be_placed,
+    has_node_types,
     join_or_start,
     num_cpus,
     own_process,
@@ -110,6 +111,20 @@ def test_a_large_cluster_is_placed():
     nodes = [{"CPU": 8.0}] * 65 + [{"CPU": 16.0, "GPU": 8.0}] * 2
     assert can_be_placed(wanted, nodes)
     assert not can_be_placed(wanted, [*nodes[1:], {"CPU": 7.0}])
+
+
+@pytest.mark.parametrize(
+    ("report", "grows"),
+    [
+        (None, False),  # the first seconds of a cluster
+        (b'{"autoscaler_report": null}', False),
+        # As Ray 2.60 reports on a cluster put together by hand, and on one that it scales.
+        (b'{"autoscaler_report": {"node_type_mapping": {"216f62": "node_216f62"}}}', False),
+        (b'{"autoscaler_report": {"node_type_mapping": {"head": "ray.head.default"}}}', True),
+    ],
+)
+def test_which_cluster_may_grow(report, grows):
+    assert has_node_types(report) == grows
 
 
 def test_which_cluster_is_joined(monkeypatch):
