@@ -25,6 +25,7 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 
+from rllib_odac.cluster import check_room, processes
 from rllib_odac.config import ODACConfig
 from rllib_odac.env_runner import GoalEnvRunner
 from rllib_odac.evaluation.evaluate import evaluate_episodes, summarize
@@ -59,6 +60,7 @@ class ODAC(Algorithm):
         self._next_learner = 0  # which one gets the next episodes
         self._replay_ready = False  # whether every learner has episodes to learn from
         self._last_step: float = math.inf  # environment steps after which no more are asked for
+        check_room(processes(config))  # before RLlib waits for actors that find no place
         super().setup(config)
         is_remote = self.env_runner_group.num_remote_env_runners() > 0
         self._sampling = Sampling(self.env_runner_group) if is_remote else None

@@ -481,6 +481,10 @@ _RULES: dict[str, _Rule] = {
     "grad_clip": _optional(_POSITIVE),
     "rollout_fragment_length": _COUNT,
     "min_sample_timesteps_per_iteration": _COUNT,
+    "num_cpus_per_env_runner": _NON_NEGATIVE,
+    "num_gpus_per_env_runner": _NON_NEGATIVE,
+    "num_cpus_per_learner": _or_auto(_NON_NEGATIVE),
+    "num_gpus_per_learner": _NON_NEGATIVE,
     "seed": _optional((lambda v: _is_int(v) and 0 <= v < 2**32, "a whole number in [0, 2^32)")),
 }
 

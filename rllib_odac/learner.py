@@ -38,6 +38,7 @@ from rllib_odac.rl_module import ODACRLModule
 
 NUM_UPDATES_LIFETIME = "num_updates_lifetime"
 REPLAY_TRANSITIONS = "replay_transitions"
+SAMPLES_LOST = "samples_lost"  # with their env runner or node: each some episodes
 UPDATES_PER_DRAW = 16  # updates whose batches are drawn from the replay at once
 LEARNER_STATE = "odac_learner"
 
@@ -123,8 +124,8 @@ class ODACTorchLearner(TorchLearner):
 
         Args:
             episodes: New episodes.
-            episodes_refs: References to lists of new episodes; one whose owner has died is
-                dropped.
+            episodes_refs: References to lists of new episodes; one that was lost with its owner
+                or node is dropped, and counted in the metric "samples_lost".
             num_updates: K. With several learners it must be equal on all of them.
             timesteps: RLlib's counters, for learning rate schedules.
 
@@ -133,7 +134,7 @@ class ODACTorchLearner(TorchLearner):
         """
         self._check_is_built()
         self.before_gradient_based_update(timesteps=timesteps or {})
-        self.add_episodes(_resolve(episodes, episodes_refs))
+        self.add_episodes(self._arrived(episodes, episodes_refs))
         self._weights_seq_no += 1
         batch_size = self.config.train_batch_size_per_learner
         module = self.goal_module
@@ -170,6 +171,20 @@ class ODACTorchLearner(TorchLearner):
             window=1,
         )
         return self.metrics.reduce()
+
+    def _arrived(
+        self, episodes: Iterable[GoalEpisode], references: Sequence[ray.ObjectRef]
+    ) -> Iterator[GoalEpisode]:
+        """The episodes, those that were referred to included, and counts references to none."""
+        lost = 0
+        yield from episodes
+        for reference in references:
+            try:
+                yield from ray.get(reference)
+            except (ray.exceptions.ObjectLostError, ray.exceptions.RayActorError):
+                lost += 1  # its env runner or node is gone, and the episodes with it
+        # Zeros too: a sum over all learners and the whole run is to be there from the beginning.
+        self.metrics.log_value((ALL_MODULES, SAMPLES_LOST), lost, reduce="lifetime_sum")
 
     def add_episodes(self, episodes: Iterable[GoalEpisode]) -> None:
         """Stores episodes in the replay shard and takes them into the input statistics."""
@@ -379,14 +394,3 @@ class ODACTorchLearner(TorchLearner):
                 if index % num_learners == self._learner_index:
                     self.replay.add(episode)
                 index += 1
-
-
-def _resolve(
-    episodes: Iterable[GoalEpisode], references: Sequence[ray.ObjectRef]
-) -> Iterable[GoalEpisode]:
-    yield from episodes
-    for reference in references:
-        try:
-            yield from ray.get(reference)
-        except (ray.exceptions.ObjectLostError, ray.exceptions.RayActorError):
-            continue  # its env runner or node is gone, and the episodes with it

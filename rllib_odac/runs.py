@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from rllib_odac.cluster import Processes, check_room, join_or_start, num_cpus, processes
+
 if TYPE_CHECKING:
     from rllib_odac.algorithm import ODAC
     from rllib_odac.config import ODACConfig
@@ -202,14 +204,30 @@ class Run:
         solved = stop is not None and summary["success_rate"] >= stop
         return summary if summary["env_steps"] >= self.spec.steps or solved else None
 
+    @property
+    def processes(self) -> list[Processes]:
+        """The processes that this run starts through Ray, beside the one it is called in."""
+        return processes(self._config)
+
     def train(self) -> dict[str, Any]:
         """Trains to the end and returns the summary.
 
+        It uses the Ray cluster that this process has joined. If it has joined none, it joins the
+        one that the variable RAY_ADDRESS names, or starts Ray with room for every process.
+
         Returns:
             What `summary.json` holds.
+
+        Raises:
+            ValueError: If the cluster can never hold the run's processes.
         """
+        import ray
+
         if (summary := self.summary_if_finished) is not None:
             return summary
+        if not ray.is_initialized():
+            join_or_start(num_cpus=num_cpus(self.processes))
+        check_room(self.processes)
         _write_json(self.out / "config.json", asdict(self.spec))
         algorithm = self._config.build_algo()
         try:

@@ -12,19 +12,23 @@ import pytest
 
 
 @pytest.fixture(scope="session")
-def ray_cluster():
+def ray_ends():
+    """Ray is started once for all tests, and ends with the last of them."""
+    import ray
+
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def ray_cluster(ray_ends):
     """A local Ray with more CPUs than the machine may have, so that every actor finds a place."""
     import ray
 
-    ray.init(
-        "local",
-        num_cpus=6,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
-    yield
-    ray.shutdown()
+    from rllib_odac.cluster import join_or_start
+
+    if not ray.is_initialized():  # as after tests with a cluster of their own
+        join_or_start("local", num_cpus=6, log_to_driver=False, logging_level=logging.ERROR)
 
 
 def small_config(env: str = "odac/Box2D-v0", **settings):

@@ -8,10 +8,13 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
-from typing import Annotated, Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from rllib_odac.cluster import Processes
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and Ray's own messages.")]
 
@@ -39,31 +42,42 @@ def file_name(env: str) -> str:
 
 
 def start_ray(
-    processes: int,
+    wanted: Sequence[Processes],
     debug: bool,
     address: str | None = None,
-    what: str = "env runners or learners",
+    busy: int = 1,
 ) -> None:
-    """Starts Ray on this machine with room for so many processes, or joins the one at `address`."""
-    import ray
+    """Joins the Ray cluster at `address` or in RAY_ADDRESS, else starts Ray with room for `wanted`.
+
+    Args:
+        wanted: What will run through Ray.
+        debug: Show Ray's own messages.
+        address: The cluster's.
+        busy: Processes that will compute at the same time.
+
+    Raises:
+        ValueError: If no cluster answers, or it can never hold what is wanted.
+    """
+    from rllib_odac.cluster import (
+        address_to_join,
+        check_room,
+        has_room_now,
+        join_or_start,
+        num_cpus,
+    )
 
     level = logging.INFO if debug else logging.ERROR
-    if address is not None:
-        ray.init(address=address, log_to_driver=debug, logging_level=level)
-        return
-    cpus = max(os.cpu_count() or 1, processes)
-    if processes > (os.cpu_count() or 1) + 1:
+    joins = address_to_join(address) is not None
+    if not joins and busy > (os.cpu_count() or 1):
         print(
-            f"warning: {processes} processes share {os.cpu_count()} CPUs; more {what} will not "
-            "make this faster.",
+            f"warning: {busy} processes share {os.cpu_count()} CPUs; more of them will not make "
+            "this faster.",
             file=sys.stderr,
         )
-    ray.init(
-        num_cpus=cpus,
-        include_dashboard=False,
-        log_to_driver=debug,
-        logging_level=level,
-    )
+    join_or_start(address, num_cpus(wanted), log_to_driver=debug, logging_level=level)
+    check_room(wanted)
+    if joins and not has_room_now(wanted):
+        print("note: the cluster is busy; waiting for others to end.", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -50,6 +50,9 @@ def train(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="A setting of ODACConfig, as key=value.")
     ] = None,
+    address: Annotated[
+        str | None, typer.Option(help=r"Join this Ray cluster \[start Ray on this machine].")
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")
     ] = False,
@@ -100,12 +103,14 @@ def train(
             out = Path("runs") / name
         reporter = _Reporter(spec.steps)
         with quiet_libraries(debug):
-            # Every mistake shows here, before Ray starts.
+            # Every mistake that needs no cluster to be seen shows here, before Ray starts.
             run = Run(spec, out, resume=resume, on_row=reporter.row)
             if run.summary_if_finished is not None:
                 print(f"The run in {run.out} has finished already.")
                 return
-            start_ray(1 + spec.num_env_runners + spec.num_learners, debug)
+            # Where no learner is remote, this process learns; else it waits for the others.
+            busy = spec.num_env_runners + max(1, spec.num_learners)
+            start_ray(run.processes, debug, address, busy)
             with reporter:
                 summary = run.train()
         print(

@@ -50,7 +50,7 @@ def study(
 ) -> None:
     """Make every run of a study: tasks x methods x seeds. Started again, it goes on."""
     from rllib_odac.studies.results import StudyResults
-    from rllib_odac.studies.runner import cpus_of, run_study
+    from rllib_odac.studies.runner import processes_of, run_study
     from rllib_odac.studies.study import read_study, select, validate
 
     with errors_in_one_sentence(debug), quiet_libraries(debug):
@@ -69,8 +69,8 @@ def study(
         if todo:
             # Every mistake shows here, before Ray starts.
             validate(chosen)
-            processes = (jobs or 1) * max(cpus_of(run.spec) for run in todo)
-            start_ray(processes, debug, address, "runs at once")
+            wanted = processes_of(todo, jobs or 1)
+            start_ray(wanted, debug, address, sum(kind.count for kind in wanted))
             reporter = _Reporter(len(chosen), len(chosen) - len(todo))
             failures = run_study(
                 *(planned, out, runs, jobs, chosen), on_start=reporter.start, on_end=reporter.end

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from rllib_odac.cluster import Processes, check_room, num_cpus, own_process, processes
 from rllib_odac.runs import Run, RunSpec, read_spec
 from rllib_odac.studies.locks import locked
 from rllib_odac.studies.results import StudyResults
@@ -46,7 +47,8 @@ def run_study(
         The runs that failed, each with what it raised.
 
     Raises:
-        ValueError: If `out` holds other results, or another process is writing to it.
+        ValueError: If `out` holds other results, another process is writing to it, or the cluster
+            can never hold one of the runs.
     """
     import ray
 
@@ -83,9 +85,16 @@ def run_study(
     return failures
 
 
-def cpus_of(spec: RunSpec) -> int:
-    """CPUs that a run takes: one a process."""
-    return 1 + spec.num_env_runners + spec.num_learners
+def processes_of(runs: Iterable[StudyRun], jobs: int = 1) -> list[Processes]:
+    """What the largest of the runs needs, so many times."""
+    kinds = {run.key[:2]: run.spec for run in runs}.values()  # a seed makes no difference
+    largest = max(map(_processes, kinds), key=num_cpus, default=[])
+    return [replace(kind, count=jobs * kind.count) for kind in largest]
+
+
+def _processes(spec: RunSpec) -> list[Processes]:
+    config = spec.config()
+    return [own_process(config), *processes(config)]
 
 
 def train_run(spec: RunSpec, directory: Path, jobs: int) -> tuple[dict[str, Any], str]:
@@ -133,10 +142,14 @@ def _start(spec: RunSpec, directory: Path, jobs: int) -> tuple[Any, Any]:
     import ray
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-    group = ray.util.placement_group([{"CPU": 1}] * cpus_of(spec))
+    wanted = _processes(spec)
+    # In the order in which RLlib, too, numbers them: its env runners ask for a place by its number.
+    places = [kind.reserved for kind in wanted for _ in range(kind.count)]
+    group = ray.util.placement_group(places)
     # A process serves one run only, so that none sees what another left behind.
     remote = ray.remote(max_calls=1)(train_run).options(
-        num_cpus=1,
+        num_cpus=places[0].get("CPU", 0),
+        num_gpus=places[0].get("GPU", 0),
         scheduling_strategy=PlacementGroupSchedulingStrategy(
             group, placement_group_bundle_index=0, placement_group_capture_child_tasks=True
         ),
@@ -145,14 +158,13 @@ def _start(spec: RunSpec, directory: Path, jobs: int) -> tuple[Any, Any]:
 
 
 def _room_for(runs: Sequence[StudyRun]) -> int:
-    """How many of the runs fit on Ray's CPUs at once."""
+    """How many of the runs Ray's CPUs hold at once."""
     import ray
 
-    most = max((cpus_of(run.spec) for run in runs), default=1)
+    wanted = processes_of(runs)
+    check_room(wanted)
     cpus = int(ray.cluster_resources().get("CPU", 0))
-    if most > cpus:
-        raise ValueError(f"Ray has {cpus} CPUs, but a run of the study needs {most}.")
-    return cpus // most
+    return max(1, cpus // max(1, num_cpus(wanted)))
 
 
 def _check_is_this_run(spec: RunSpec, directory: Path) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import subprocess
 import sys
 
 import numpy as np
 import pytest
+import ray
 import torch
 from ray import cloudpickle
 
 from rllib_odac.learner import ODACTorchLearner
 from tests.conftest import small_config
+from tests.system.test_command_line import BOX, read_run, wait_for
 
 pytestmark = pytest.mark.distributed
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # actors cannot import the tests
@@ -77,6 +81,59 @@ def test_two_learners_stay_equal_and_see_different_data(ray_cluster, settings):
     assert len(second) > 0
     assert not any(np.array_equal(ours, theirs) for ours in first for theirs in second)
     algorithm.stop()
+
+
+def test_episodes_lost_with_their_env_runner_are_counted(ray_cluster):
+    algorithm = small_config().env_runners(num_env_runners=1).learners(num_learners=2).build_algo()
+    result = algorithm.train()
+    assert result["learners"]["__all_modules__"]["samples_lost"] == 0
+    before = each(algorithm, shard)
+    owner = ray.remote(Owner).remote()
+    lost = [ray.get(owner.leave_behind.remote()) for _ in range(3)]
+    ray.kill(owner)
+    wait_for(lambda: all(map(is_lost, lost)))
+    metrics = each(algorithm, functools.partial(take_in, shards=[lost[:1], lost[1:]]))
+    algorithm.metrics.aggregate(metrics, key="learners")
+    assert algorithm.metrics.reduce()["learners"]["__all_modules__"]["samples_lost"] == 3
+    for old, new in zip(before, each(algorithm, shard), strict=True):
+        assert [len(episode) for episode in old] == [len(episode) for episode in new]
+    algorithm.stop()
+
+
+class Owner:
+    """Stands for an env runner: what it puts into the object store is gone when it is."""
+
+    def leave_behind(self):
+        return ray.put([np.zeros(20_000)])
+
+
+def is_lost(reference):
+    try:
+        ray.get(reference)
+    except ray.exceptions.ObjectLostError:
+        return True
+    return False
+
+
+def take_in(learner: ODACTorchLearner, shards):
+    return learner.update(episodes_refs=shards[learner._learner_index])
+
+
+TWO_CPUS = "import os; os.cpu_count = lambda: 2; from rllib_odac.cli import main; main()"
+
+
+def test_more_processes_than_cpus_train_with_one_warning(tmp_path):
+    arguments = ["train", *BOX, "--steps", 1500, "--num-env-runners", 1, "--num-learners", 2]
+    process = subprocess.run(
+        [sys.executable, "-c", TWO_CPUS, *map(str, arguments), "--out", tmp_path / "run"],
+        check=False,
+        **{"capture_output": True, "text": True, "timeout": 300},
+    )
+    assert process.returncode == 0, process.stderr
+    # Ray's core says in a line of its own that RLlib's env runners depend on an object.
+    said = [line for line in process.stderr.splitlines() if "core_worker.cc" not in line]
+    assert said == ["warning: 3 processes share 2 CPUs; more of them will not make this faster."]
+    assert read_run(tmp_path / "run")[1]["updates"] > 0
 
 
 def test_shards_are_redistributed_over_another_number_of_learners(ray_cluster, tmp_path):
