@@ -222,7 +222,11 @@ def flops_of_update() -> int:
 def measure(transitions: int, rounds: int) -> pd.DataFrame:
     """Milliseconds per unit of work of each contestant, by round."""
     env, episodes = make_env("FetchPush-v4"), make_episodes(transitions // STEPS)
-    config = ODACConfig().training(hidden=HIDDEN, train_batch_size_per_learner=BATCH)
+    config = (
+        ODACConfig()
+        .environment("FetchPush-v4")
+        .training(hidden=HIDDEN, train_batch_size_per_learner=BATCH)
+    )
     spaces = {DEFAULT_MODULE_ID: (env.observation_space, env.action_space)}
     learner = config.debugging(seed=0).build_learner(spaces=spaces)
     steps = config.num_envs_per_env_runner * config.rollout_fragment_length

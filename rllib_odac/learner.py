@@ -309,6 +309,10 @@ class ODACTorchLearner(TorchLearner):
                 )
         self.metrics.log_dict(values, key=module_id, window=1)
 
+    @override(TorchLearner)
+    def _compute_off_policyness(self, batch: dict[str, Any]) -> None:
+        pass  # RLlib would log, at every update, what a replay batch does not carry
+
     # RLlib regroups all gradients by optimizer twice an update; without clipping there is no need.
 
     @override(Learner)
