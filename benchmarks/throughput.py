@@ -51,6 +51,7 @@ from ray.tune.registry import register_env
 from stable_baselines3 import SAC, HerReplayBuffer
 from stable_baselines3.common.logger import Logger
 from torch import Tensor
+from update_profile import profile_update
 
 from rllib_odac import GoalEpisode, ODACConfig, losses, make_env
 from rllib_odac.learner import UPDATES_PER_DRAW, ODACTorchLearner
@@ -219,15 +220,25 @@ def flops_of_update() -> int:
     return of_policy + of_dynamics + 2 * of_critic
 
 
-def measure(transitions: int, rounds: int) -> pd.DataFrame:
-    """Milliseconds per unit of work of each contestant, by round."""
-    env, episodes = make_env("FetchPush-v4"), make_episodes(transitions // STEPS)
-    config = ODACConfig().training(hidden=HIDDEN, train_batch_size_per_learner=BATCH)
+def make_learner(env: Env, episodes: list[GoalEpisode]) -> tuple[ODACTorchLearner, int]:
+    """ODAC's learner with its replay filled, and how many updates one call of it makes."""
+    config = (
+        ODACConfig()
+        .environment("FetchPush-v4")
+        .training(hidden=HIDDEN, train_batch_size_per_learner=BATCH)
+    )
     spaces = {DEFAULT_MODULE_ID: (env.observation_space, env.action_space)}
     learner = config.debugging(seed=0).build_learner(spaces=spaces)
     steps = config.num_envs_per_env_runner * config.rollout_fragment_length
     updates = int(config.updates_per_env_step * steps)  # in one call of the learner
     learner.update(episodes=episodes, num_updates=updates)
+    return learner, updates
+
+
+def measure(transitions: int, rounds: int) -> pd.DataFrame:
+    """Milliseconds per unit of work of each contestant, by round."""
+    env, episodes = make_env("FetchPush-v4"), make_episodes(transitions // STEPS)
+    learner, updates = make_learner(env, episodes)
     check_same_update(learner)
     bare, ready = BareODAC(learner), cycle(draw_batches(learner, UPDATES_PER_DRAW))
     sb3 = make_sb3(env, episodes)
@@ -263,9 +274,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--transitions", type=int, default=100_000, help="in each replay")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("results"))
+    parser.add_argument(
+        "--profile", action="store_true", help="only say where an update's time goes"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
+    options.output.mkdir(parents=True, exist_ok=True)
+    if options.profile:
+        episodes = make_episodes(options.transitions // STEPS)
+        learner, _ = make_learner(make_env("FetchPush-v4"), episodes)
+        table = profile_update(learner, draw_batches(learner, UPDATES_PER_DRAW))
+        table.to_csv(options.output / "update_profile.csv", index=False)
+        print(table.to_string(index=False))
+        return
     load = os.getloadavg()
     times = measure(options.transitions, options.rounds)
 
@@ -280,7 +302,6 @@ def main() -> None:
     rows = times.rename_axis("round").reset_index().melt("round", var_name="what", value_name="ms")
     machine = {"cpu": cpu, "threads": 1, "torch": torch.__version__}
     rows = rows.assign(**machine, gflops=rows["round"].map(gflops)).round(5)
-    options.output.mkdir(parents=True, exist_ok=True)
     rows.to_csv(options.output / "throughput.csv", index=False)
     report = {
         "command": shlex.join(["python", *sys.argv]),

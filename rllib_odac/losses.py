@@ -30,7 +30,7 @@ def log_prior(prior_discount: float) -> tuple[float, float]:
 def _product(probability: Tensor, value: Tensor) -> Tensor:
     """`probability * value` with 0 · (−inf) = 0, as the expectation over q_Δ needs it."""
     # Masks the factor, not the product: the gradient of 0 · (−inf) is NaN even where it is masked.
-    return probability * torch.where(probability == 0, torch.zeros_like(value), value)
+    return probability * value.masked_fill(probability == 0, 0.0)
 
 
 def optimal_discount_logit(
@@ -64,19 +64,27 @@ def bernoulli_kl(discount_logit: Tensor, prior_discount: float) -> Tensor:
     )
 
 
-def outcome_reward(log_prob_goal: Tensor, discount_logit: Tensor, prior_discount: float) -> Tensor:
+def outcome_reward(
+    log_prob_goal: Tensor,
+    discount_logit: Tensor,
+    prior_discount: float,
+    discount_kl: Tensor | None = None,
+) -> Tensor:
     """The reward that inference gives: r = q_Δ(1) · log p_d(g | s, a) − KL(q_Δ ‖ p_Δ).
 
     Args:
         log_prob_goal: (B,) log p_d(g | s, a) in nats.
         discount_logit: (B,) logit of any q_Δ(0), the optimal one or not.
         prior_discount: p0.
+        discount_kl: (B,) KL(q_Δ ‖ p_Δ) in nats, where it is at hand already.
 
     Returns:
         (B,) reward in nats.
     """
+    if discount_kl is None:
+        discount_kl = bernoulli_kl(discount_logit, prior_discount)
     stop = torch.sigmoid(-discount_logit)
-    return _product(stop, log_prob_goal) - bernoulli_kl(discount_logit, prior_discount)
+    return _product(stop, log_prob_goal) - discount_kl
 
 
 def bellman_target(reward: Tensor, discount: Tensor, next_value: Tensor) -> Tensor:
@@ -135,7 +143,7 @@ def critic_loss(q_values: Tensor, target: Tensor) -> Tensor:
     Returns:
         Scalar loss. The half makes the gradient the temporal-difference error itself.
     """
-    return 0.5 * (q_values - target).square().mean(-1).sum()
+    return 0.5 * len(q_values) * F.mse_loss(q_values, target.expand_as(q_values))
 
 
 def policy_loss(q_value: Tensor, action_kl: Tensor, kl_weight: Tensor | float = 1.0) -> Tensor:

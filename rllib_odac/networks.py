@@ -93,6 +93,8 @@ class CriticEnsemble(nn.Module):
             self.weights.append(nn.Parameter(weight))
             bias = torch.empty(num_critics, 1, outputs).uniform_(-bound, bound)
             self.biases.append(nn.Parameter(bias))
+        # A ParameterList looks each of them up by name, at every pass.
+        self._layers = list(zip(self.weights, self.biases, strict=True))
 
     def forward(self, inputs: Tensor, frozen: bool = False) -> Tensor:
         """Values of all critics.
@@ -106,8 +108,8 @@ class CriticEnsemble(nn.Module):
             (E, B) values.
         """
         hidden = inputs.expand(self.num_critics, *inputs.shape)
-        last = len(self.weights) - 1
-        for index, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+        last = len(self._layers) - 1
+        for index, (weight, bias) in enumerate(self._layers):
             if frozen:
                 weight, bias = weight.detach(), bias.detach()  # noqa: PLW2901
             hidden = torch.baddbmm(bias, hidden, weight)

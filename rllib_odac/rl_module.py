@@ -232,16 +232,16 @@ class ODACRLModule(TorchRLModule, InferenceOnlyAPI):
         q_values = self.critic(torch.cat([inputs, batch["actions"]], dim=-1))
 
         displacement, log_scale = self.dynamics(batch["dynamics_inputs"])
-        with torch.no_grad():
-            log_prob_goal = self.dynamics.log_prob(batch["way_wanted"] - displacement, log_scale)
+        ways = torch.stack([batch["way_made"], batch["way_wanted"]])
+        log_prob_next, log_prob_goal = self.dynamics.log_prob(ways - displacement, log_scale)
         outputs = {
             "q_values": q_values,
             "policy_q": policy_q.amin(0),
             "policy_kl": action_prior_kl(log_prob, policy_actions),
             "next_q": next_q.amin(0),
             "next_kl": action_prior_kl(next_log_prob, next_actions),
-            "log_prob_next": self.dynamics.log_prob(batch["way_made"] - displacement, log_scale),
-            "log_prob_goal": log_prob_goal,
+            "log_prob_next": log_prob_next,
+            "log_prob_goal": log_prob_goal.detach(),
             "log_scale": log_scale.detach(),
             "log_kl_weight": self.log_kl_weight,
             "next_actions": next_actions,

@@ -61,15 +61,10 @@ class ODACObjective(Objective):
         # Nothing follows a terminal state: V = −inf there, and q_Δ has to stop.
         logit = torch.where(batch["terminated"], -torch.inf, logit)
         discount = torch.sigmoid(logit)
-        reward = outcome_reward(log_prob_goal, logit, self.prior_discount)
-        return Backup(
-            reward,
-            discount,
-            {
-                "log_prob_goal": log_prob_goal,
-                "discount_kl": bernoulli_kl(logit, self.prior_discount),
-            },
-        )
+        discount_kl = bernoulli_kl(logit, self.prior_discount)
+        reward = outcome_reward(log_prob_goal, logit, self.prior_discount, discount_kl)
+        metrics = {"log_prob_goal": log_prob_goal, "discount_kl": discount_kl}
+        return Backup(reward, discount, metrics)
 
     def value_bounds(self, max_log_prob: float) -> tuple[float | None, float | None]:
         # Both KL terms are non-negative and rewards average log-densities, so V ≤ max log p_ψ.
