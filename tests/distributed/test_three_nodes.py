@@ -58,6 +58,7 @@ def trained(address):
     first = [result.get() for result in algorithm.learner_group.foreach_learner(of_learner)]
     while algorithm.updates < 500:
         result = algorithm.train()
+    algorithm.drain()
     told = SimpleNamespace(
         result=result,
         updates=algorithm.updates,
