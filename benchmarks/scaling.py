@@ -141,17 +141,17 @@ def measure_driver(algorithm: Any, seconds: float) -> dict[str, float]:
     while time.perf_counter() < end or counts["_request"] < 20:
         algorithm.training_step()
     samples = (algorithm.env_steps - steps) / algorithm._fragment
-    algorithm.drain()
     whole = spent.pop("training_step")
     learners = len(algorithm._shards)
-    return {
+    pieces = {
         "request": spent["_request"] / counts["_request"],
         "sample": (spent["take"] + spent["_take_samples"]) / samples,
         "call": spent["call"] / counts["call"] / learners,
         "answer": spent["_take_results"] / counts["call"] / learners,
         "step": (whole - spent.total()) / counts["training_step"],
-        **measure_bookkeeping(1000),
     }
+    algorithm.drain()
+    return pieces | measure_bookkeeping(1000)
 
 
 def measure_bookkeeping(runners: int) -> dict[str, float]:
@@ -174,18 +174,21 @@ def measure_bookkeeping(runners: int) -> dict[str, float]:
     def request() -> None:  # looks twice at what is in flight
         assert sampling.env_steps_in_flight + sampling.env_steps_in_flight > 0
 
-    services = {"step_per_runner": _mean(step, 1.0), "request_per_runner": _mean(request, 1.0)}
+    calls = {"step_per_runner": step, "request_per_runner": request}
+    services = {name: _mean(call, 1.0, time.thread_time) for name, call in calls.items()}
     ray.kill(sleeper)
     return {name: value / runners for name, value in services.items()}
 
 
-def _mean(call: Callable[[], Any], seconds: float) -> float:
+def _mean(
+    call: Callable[[], Any], seconds: float, clock: Callable[[], float] = time.perf_counter
+) -> float:
     """Seconds of a call, called for so many seconds, three times at least."""
-    calls, start = 0, time.perf_counter()
-    while calls < 3 or time.perf_counter() < start + seconds:
+    calls, start = 0, clock()
+    while calls < 3 or clock() < start + seconds:
         call()
         calls += 1
-    return (time.perf_counter() - start) / calls
+    return (clock() - start) / calls
 
 
 # Predicting ---------------------------------------------------------------------------------------
