@@ -86,7 +86,7 @@ class Traffic:
 
         SerializationContext.serialize = counting_serialize
         SerializationContext._deserialize_object = counting_deserialize
-        GoalEpisode.__setstate__ = counting_setstate  # type: ignore[attr-defined]
+        GoalEpisode.__setstate__ = counting_setstate
 
 
 def build(

@@ -127,7 +127,7 @@ def measure_driver(algorithm: Any, seconds: float) -> dict[str, float]:
         def watched(*args: Any) -> Any:
             start = time.thread_time()
             result = function(*args)
-            spent[name] += time.thread_time() - start  # type: ignore[assignment]
+            spent[name] += time.thread_time() - start
             counts[name] += 1
             return result
 

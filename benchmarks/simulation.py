@@ -127,7 +127,7 @@ class Process:
         (whose, seconds), start = work, self._cores.now
 
         def finish() -> None:
-            self._busy[whose] += self._cores.now - start  # type: ignore[assignment]
+            self._busy[whose] += self._cores.now - start
             self._next()
 
         self._cores.start(seconds, finish)
