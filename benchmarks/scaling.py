@@ -171,13 +171,9 @@ def measure_bookkeeping(runners: int) -> dict[str, float]:
         sampling.free_runners(requests_each=2)
         sampling.take(wait(sampling.references, timeout_s=0))
 
-    def request() -> None:  # looks twice at what is in flight
-        assert sampling.env_steps_in_flight + sampling.env_steps_in_flight > 0
-
-    calls = {"step_per_runner": step, "request_per_runner": request}
-    services = {name: _mean(call, 1.0, time.thread_time) for name, call in calls.items()}
+    mean = _mean(step, 1.0, time.thread_time)
     ray.kill(sleeper)
-    return {name: value / runners for name, value in services.items()}
+    return {"step_per_runner": mean / runners}
 
 
 def _mean(

@@ -38,7 +38,6 @@ class Services:
         learner_call: ... a call that asks for nothing.
         publish: Of the first learner: new weights after a call.
         request: Of the driver: asking an env runner for a sample.
-        request_per_runner: ... the same, for every env runner that there is.
         sample: ... taking note of a sample.
         call: ... calling a learner.
         answer: ... taking note of a learner's answer.
@@ -55,7 +54,6 @@ class Services:
     learner_call: float = 0.0
     publish: float = 0.0
     request: float = 0.0
-    request_per_runner: float = 0.0
     sample: float = 0.0
     call: float = 0.0
     answer: float = 0.0
@@ -210,8 +208,8 @@ class Simulation:
     def _must_hold(self) -> bool:
         promised = self.env_steps + self.steps_in_flight + self.setting.fragment
         behind = self.due(promised) - self.updates
-        nothing_else = self.steps_in_flight == 0 and self._owed() == 0
-        return behind > self.setting.max_weight_lag and not nothing_else
+        is_alone = self.steps_in_flight == 0 and self.updates >= self.due(self.env_steps)
+        return behind > self.setting.max_weight_lag and not is_alone
 
     def _overlap(self) -> Iterator[Work]:
         """The driver in asynchronous mode."""
@@ -260,7 +258,7 @@ class Simulation:
 
     def _request(self, runner: int) -> Iterator[Work]:
         setting, services = self.setting, self.services
-        yield DRIVER, services.request + services.request_per_runner * setting.num_env_runners
+        yield DRIVER, services.request
         self.steps_in_flight += setting.fragment
         self._mark(runner, 1)
         self._requests[runner].append(self._published)

@@ -112,8 +112,10 @@ class ODAC(Algorithm):
         for runner in sampling.free_runners(self.config.max_requests_in_flight_per_env_runner):
             promised = self.env_steps + sampling.env_steps_in_flight + self._fragment
             behind = self._updates_due(promised) - self.updates
-            nothing_else = not sampling.references and self._updates_owed() == 0
-            if self._replay_ready and behind > self.config.max_weight_lag and not nothing_else:
+            # Whatever a single fragment asks for, it may be collected when all else is done.
+            is_done = self.updates >= self._updates_due(self.env_steps)
+            is_alone = is_done and not sampling.references
+            if self._replay_ready and behind > self.config.max_weight_lag and not is_alone:
                 return
             self._request(sampling, runner)
 

@@ -244,7 +244,7 @@ class ODACConfig(AlgorithmConfig):
             value = getattr(self, name)
             if not is_allowed(value):
                 raise ValueError(f"{name} is {value!r}, but must be {allowed}.")
-        if self.asynchronous is True and not self.num_env_runners:
+        if self.asynchronous is True and not self.num_env_runners and not self.in_evaluation:
             raise ValueError(
                 'asynchronous is True, but must be False or "auto" where num_env_runners is 0: '
                 "a single process does one thing at a time."

@@ -64,15 +64,11 @@ class Sampling:
     def __init__(self, group: EnvRunnerGroup) -> None:
         self._manager = group._worker_manager
         self._requests: dict[ray.ObjectRef, tuple[int, int, int]] = {}  # runner, steps, updates
+        self.env_steps_in_flight = 0  # asked for, and not arrived
 
     @property
     def references(self) -> list[ray.ObjectRef]:
         return list(self._requests)
-
-    @property
-    def env_steps_in_flight(self) -> int:
-        """Environment steps asked for that have not arrived."""
-        return sum(env_steps for _, env_steps, _ in self._requests.values())
 
     def free_runners(self, requests_each: int) -> list[int]:
         """Healthy env runners, once for each further request they may get; the idlest first."""
@@ -89,6 +85,7 @@ class Sampling:
             _sample, env_steps, guidance.weights, guidance.exploration_goals
         )
         self._requests[reference] = runner, env_steps, guidance.updates
+        self.env_steps_in_flight += env_steps
 
     def take(self, ready: Collection[ray.ObjectRef]) -> list[Sample]:
         """Samples that have arrived, by env runner. One that died is left to RLlib to restart.
@@ -98,7 +95,8 @@ class Sampling:
         """
         samples = []
         for reference in [reference for reference in self._requests if reference in ready]:
-            runner, _, updates = self._requests.pop(reference)
+            runner, asked, updates = self._requests.pop(reference)
+            self.env_steps_in_flight -= asked
             try:
                 result = ray.get(reference)
             except RayError:
@@ -114,6 +112,7 @@ class Sampling:
         """Waits for all requests and drops what they bring."""
         wait(self.references, None, len(self.references))
         self._requests.clear()
+        self.env_steps_in_flight = 0
 
 
 @dataclass

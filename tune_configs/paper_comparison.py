@@ -18,7 +18,12 @@ study = Study(
         # The best known weight for it; its reward of −1 a step leaves no room for dawdling.
         "her": {"objective": "her", "settings": {"kl_weight": 0.05}},
         "sac": {"objective": "sac"},
-        "discern": {"objective": "discern"},
+        # The reward of its paper, and a softer discriminator than its paper's: with K + 1 = 64
+        # whatever lies farther off than a little looks the same.
+        "discern": {
+            "objective": "discern",
+            "settings": {"objective_settings": {"reward": "clipped", "sharpness": 8}},
+        },
         "uvd": {"objective": "uvd"},
     },
     labels={"odac": "ODAC", "her": "HER", "sac": "SAC", "discern": "DISCERN", "uvd": "UVD"},

@@ -48,13 +48,17 @@ def test_neither_side_gets_farther_ahead_than_it_may(ray_cluster, num_learners):
     algorithm.stop()
 
 
-def test_a_lag_of_nothing_takes_turns(ray_cluster):
-    config = small_config(max_weight_lag=0, updates_per_env_step=0.25)
-    algorithm = config.env_runners(num_env_runners=2).build_algo()
+@pytest.mark.parametrize("num_learners", [0, 1])
+def test_a_lag_of_nothing_takes_turns(ray_cluster, num_learners):
+    config = small_config(max_weight_lag=0, updates_per_env_step=0.25, asynchronous=True)
+    config.env_runners(num_env_runners=2).learners(num_learners=num_learners)
+    algorithm = config.build_algo()
     while algorithm.env_steps < 1000:
         algorithm.training_step()
         if algorithm.updates > 50:  # what was asked for before there was anything to learn from
-            assert len(algorithm._sampling.references) <= 1
+            assert len(algorithm._sampling.references) + algorithm._learning.num_calls <= 2
+            if algorithm._sampling.references:
+                assert algorithm._learning.updates_in_flight == 0
     assert algorithm.updates > 100
     algorithm.stop()
 
