@@ -211,7 +211,8 @@ def wait(
 ) -> set[ray.ObjectRef]:
     """All that are ready, as soon as that is `at_least` so many or the time has passed."""
     if not references:
-        time.sleep(0.1)  # no env runner is alive: RLlib is to look again, but not at once
+        if timeout_s != 0:
+            time.sleep(0.1)  # no env runner is alive: RLlib is to look again, but not at once
         return set()
     ready, rest = ray.wait(
         list(references), num_returns=at_least, timeout=timeout_s, fetch_local=False
