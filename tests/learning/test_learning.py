@@ -14,6 +14,7 @@ def train(config: ODACConfig, steps: int, seed: int = 0) -> dict[str, float]:
     algorithm = config.build_algo()
     while algorithm.env_steps < steps:
         algorithm.train()
+    algorithm.drain()
     result = algorithm.evaluate_held_out(100)
     algorithm.stop()
     return result
@@ -23,6 +24,16 @@ def test_the_arm_reaches_goals(ray_cluster):
     result = train(ODACConfig().environment("FetchReach-v4"), steps=2500)
     assert result["success_rate"] >= 0.95
     assert result["final_distance"] < 0.02
+
+
+@pytest.mark.parametrize("num_learners", [0, 2])
+def test_the_arm_learns_from_what_remote_ones_collect_meanwhile(ray_cluster, num_learners):
+    config = ODACConfig().environment("FetchReach-v4").env_runners(num_env_runners=2)
+    # two learners see twice as many transitions an update
+    config.learners(num_learners=num_learners)
+    config.training(train_batch_size_per_learner=128 if num_learners else 256)
+    result = train(config, steps=3500)
+    assert result["success_rate"] >= 0.9
 
 
 def test_the_ball_goes_round_the_box(ray_cluster):
