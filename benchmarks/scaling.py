@@ -42,7 +42,7 @@ from simulation import DRIVER, ENV_RUNNERS, LAG_LIMIT, LEARNERS, Services, Setti
 from rllib_odac import ODACConfig
 from rllib_odac.algorithm import UPDATES_PER_CALL
 from rllib_odac.env_runner import GoalEnvRunner
-from rllib_odac.pipeline import Sampling, _update, wait
+from rllib_odac.pipeline import Sampling, _Request, _update, wait
 
 # Measuring ----------------------------------------------------------------------------------------
 
@@ -164,8 +164,9 @@ def measure_bookkeeping(runners: int) -> dict[str, float]:
 
     sleeper = Sleeper.options(num_cpus=0).remote()
     manager = SimpleNamespace(healthy_actor_ids=lambda: list(range(runners)))
-    sampling = Sampling(SimpleNamespace(_worker_manager=manager))
-    sampling._requests = {sleeper.sleep.remote(): (i // 2, 100, 0) for i in range(2 * runners - 1)}
+    sampling = Sampling(SimpleNamespace(_worker_manager=manager), timeout_s=60)
+    for i in range(2 * runners - 1):
+        sampling._requests[sleeper.sleep.remote()] = _Request(i // 2, 100, 0, time.monotonic())
 
     def step() -> None:
         sampling.free_runners(requests_each=2)

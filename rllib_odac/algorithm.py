@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import time
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -63,7 +64,9 @@ class ODAC(Algorithm):
         check_room(processes(config))  # before RLlib waits for actors that find no place
         super().setup(config)
         is_remote = self.env_runner_group.num_remote_env_runners() > 0
-        self._sampling = Sampling(self.env_runner_group) if is_remote else None
+        self._sampling = (
+            Sampling(self.env_runner_group, config.sample_timeout_s) if is_remote else None
+        )
         self._learning = Learning(self.learner_group, publish=is_remote)
         self._shards: list[list[Any]] = self._empty_shards()  # episodes for each learner's replay
         self._guidance = Guidance()  # what env runners are told with the next request
@@ -81,13 +84,14 @@ class ODAC(Algorithm):
                 samples = [self._sample_locally()]
             elif self.config.is_asynchronous:
                 self._request_samples(self._sampling)
-                samples = self._sampling.take(self._wait_for_any())
+                samples = self._sampling.take(self._wait_for_any(self._sampling))
             else:
                 samples = self._sample_in_step(self._sampling)
         self._take_samples(samples)
         with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
             if self.config.is_asynchronous:
-                self._call_learners(UPDATES_PER_CALL)
+                if self._can_call_learners:
+                    self._call_learners(UPDATES_PER_CALL)
             elif samples:
                 self._call_learners()
                 self._await_learners()
@@ -98,31 +102,40 @@ class ODAC(Algorithm):
         before = self.env_runner.env_steps
         episodes = self.env_runner.sample()
         steps = self.env_runner.env_steps - before
-        return Sample(episodes or None, steps, self.env_runner.get_metrics())
+        return Sample(episodes or None, steps, self.env_runner.get_metrics(), self.updates)
 
     def _sample_in_step(self, sampling: Sampling) -> list[Sample]:
         """Asks every env runner for a fragment, and waits for it."""
         for runner in sampling.free_runners(requests_each=1):
             self._request(sampling, runner)
-        references = sampling.references
-        return sampling.take(wait(references, self.config.sample_timeout_s, len(references)))
+        timeout_s = self.config.sample_timeout_s
+        return sampling.take(wait(sampling.references, timeout_s, len(sampling.expected)))
 
     def _request_samples(self, sampling: Sampling) -> None:
         """Keeps env runners busy as long as learners are not too far behind them."""
         for runner in sampling.free_runners(self.config.max_requests_in_flight_per_env_runner):
-            promised = self.env_steps + sampling.env_steps_in_flight + self._fragment
-            behind = self._updates_due(promised) - self.updates
-            # Whatever a single fragment asks for, it may be collected when all else is done.
-            is_done = self.updates >= self._updates_due(self.env_steps)
-            is_alone = is_done and not sampling.references
-            if self._replay_ready and behind > self.config.max_weight_lag and not is_alone:
+            if not self._may_request(sampling):
                 return
             self._request(sampling, runner)
 
+    def _may_request(self, sampling: Sampling) -> bool:
+        """Whether another fragment leaves learners at most `max_weight_lag` updates behind.
+
+        A fragment that asks for more than that by itself is collected when all else is done. And
+        before there is anything to learn from, nobody is behind.
+        """
+        expected = sampling.env_steps_expected
+        behind = self._updates_due(self.env_steps + expected + self._fragment) - self.updates
+        if behind <= self.config.max_weight_lag or not self._replay_ready:
+            return True
+        return expected == 0 and self.updates >= self._updates_due(self.env_steps)
+
     def _request(self, sampling: Sampling, runner: int) -> None:
-        left = self._last_step - self.env_steps - sampling.env_steps_in_flight
+        left = self._last_step - self.env_steps - sampling.env_steps_expected
         if left > 0:
-            sampling.request(runner, int(min(self._fragment, left)), self._guidance)
+            # All environments of a runner make their steps together.
+            env_steps = max(min(self._fragment, left), self.config.num_envs_per_env_runner)
+            sampling.request(runner, int(env_steps), self._guidance)
 
     @property
     def _fragment(self) -> int:
@@ -158,33 +171,31 @@ class ODAC(Algorithm):
         return max(0, self._updates_due(self.env_steps) - made)
 
     def _call_learners(self, max_updates: int | None = None) -> None:
-        """Hands new episodes to the learners and has them make the updates that are owed.
-
-        Args:
-            max_updates: At most so many, and only if less than two calls are waiting: one that is
-                worked on and one that follows without a pause.
-        """
-        num_updates = self._updates_owed()
-        if max_updates is not None:
-            num_updates = min(num_updates, max_updates)
-            nothing_new = num_updates == 0 and not any(self._shards)
-            if nothing_new or self._learning.num_calls >= 2:
-                return
-        timesteps = {NUM_ENV_STEPS_SAMPLED_LIFETIME: self.env_steps}
-        self._learning.call(self._shards, num_updates, timesteps)
+        """Hands learners the new episodes and has them make updates that are owed, all or some."""
+        owed = self._updates_owed()
+        self._learning.call(
+            self._shards,
+            num_updates=owed if max_updates is None else min(owed, max_updates),
+            timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self.env_steps},
+        )
         self._shards = self._empty_shards()
-        self._take_results(())
+        self._take_results(())  # a local learner has answered already
+
+    @property
+    def _can_call_learners(self) -> bool:
+        """Whether there is something for learners to do that they have not been asked for."""
+        return self._learning.has_room and (any(self._shards) or self._updates_owed() > 0)
 
     def _await_learners(self) -> None:
         while references := self._learning.references:
             self._take_results(wait(references, timeout_s=60))
 
-    def _wait_for_any(self) -> set[Any]:
+    def _wait_for_any(self, sampling: Sampling) -> set[Any]:
         """Samples that have arrived; waits if there is nothing else to do."""
-        assert self._sampling is not None
-        references = [*self._sampling.references, *self._learning.references]
-        must_update = self._learning.num_calls < 2 and self._updates_owed() > 0
-        ready = wait(references, timeout_s=0 if must_update else 1)
+        references = [*sampling.references, *self._learning.references]
+        if not references and not self._can_call_learners:
+            time.sleep(0.1)  # no env runner is alive: RLlib is to look again, but not at once
+        ready = wait(references, timeout_s=0 if self._can_call_learners else 1)
         self._take_results(ready)
         return ready
 
@@ -219,11 +230,10 @@ class ODAC(Algorithm):
         self._guidance = guidance
 
     def drain(self) -> None:
-        """Waits for all that is under way, and makes every update that is owed."""
+        """Waits for all that is under way and not overdue, and makes every update owed."""
         if self._sampling is not None:
-            while references := self._sampling.references:
-                ready = wait(references, timeout_s=60)
-                self._take_samples(self._sampling.take(ready))
+            while references := self._sampling.expected:
+                self._take_samples(self._sampling.take(wait(references, timeout_s=1)))
         self._await_learners()
         while any(self._shards) or self._updates_owed() > 0:
             self._call_learners()
@@ -297,15 +307,16 @@ class ODAC(Algorithm):
                         f"The checkpoint '{path}' is of {manifest[name]!r}, but this is {ours!r}; "
                         "restore it into an algorithm for the same environment and objective."
                     )
-        if self._sampling is not None:
-            self._sampling.forget()
-        self._learning.forget()
-        self._guidance, self._shards = Guidance(), self._empty_shards()
+            if self._sampling is not None:
+                self._sampling.forget()
+            self._learning.forget()
+            self._shards = self._empty_shards()
         for group in (self.env_runner_group, self.eval_env_runner_group):
             if group is not None:
                 group.foreach_env_runner(lambda runner: runner.forget_weights_version())
         self.env_runner_group.foreach_env_runner(lambda runner: runner.drop_open_episodes())
         super().restore_from_path(path, *args, **kwargs)
+        self._guidance = Guidance(updates=self.updates)
         self.env_runner_group.foreach_env_runner(
             functools.partial(GoalEnvRunner.reseed, env_steps=self.env_steps),
             local_env_runner=False,
@@ -340,7 +351,8 @@ class ODAC(Algorithm):
         if ALGORITHM_STATE in state:
             self.env_steps = state[ALGORITHM_STATE]["env_steps"]
             self.updates = state[ALGORITHM_STATE]["updates"]
-            self._next_learner = state[ALGORITHM_STATE]["next_learner"]
+            num_learners = max(1, self.config.num_learners)  # which may be fewer than there were
+            self._next_learner = state[ALGORITHM_STATE]["next_learner"] % num_learners
             self._replay_ready = state[ALGORITHM_STATE]["replay_ready"]
 
 

@@ -37,7 +37,7 @@ class ODACConfig(AlgorithmConfig):
     `env_runners(num_env_runners=...)`, `learners(num_learners=...)`, `debugging(seed=...)`.
     """
 
-    def __init__(self, algo_class: type | None = None) -> None:
+    def __init__(self, algo_class: type | None = None) -> None:  # noqa: PLR0915 (a list of settings)
         from rllib_odac.algorithm import ODAC
         from rllib_odac.env_runner import GoalEnvRunner
         from rllib_odac.evaluation.evaluate import evaluate_on_held_out_goals
@@ -91,6 +91,8 @@ class ODACConfig(AlgorithmConfig):
         self.env_runner_cls: type[GoalEnvRunner] = GoalEnvRunner
         self.num_envs_per_env_runner = 10
         self.max_requests_in_flight_per_env_runner = 2  # the next is there when one is done
+        # RLlib would wait for all env runners after each iteration, for connectors nobody uses.
+        self.merge_env_runner_states = False
         self.rollout_fragment_length: int = 10
         self.max_episode_steps: int | None = None  # cut longer episodes (tasks without time limit)
         self.min_sample_timesteps_per_iteration = 1000
@@ -187,7 +189,8 @@ class ODACConfig(AlgorithmConfig):
             asynchronous: Whether remote env runners go on while learners update; "auto": if there
                 are any. Without it they take turns, which can be repeated exactly.
             max_weight_lag: In asynchronous mode, updates that the steps collected or asked for may
-                be ahead of. Updates are never ahead of the steps that ask for them.
+                be ahead of, or a single fragment of an env runner if that asks for more. Updates
+                are never ahead of the steps that ask for them.
             replay_capacity: States kept by each learner.
             relabel: Probabilities of "future", "discounted" (future by a geometric clock of
                 `prior_discount`), "final", "episode", "random" and "own"; "auto" for the

@@ -247,6 +247,9 @@ class Run:
                 algorithm.shorten_iteration(left)
             result = algorithm.train()
             row = self._row(algorithm, result)
+            is_due = algorithm.env_steps - saved >= self.spec.checkpoint_interval
+            if is_due:
+                algorithm.drain()  # a checkpoint needs it, and it may bring the last steps
             solved = self._is_solved(row["success_rate"])
             if solved or algorithm.env_steps >= self.spec.steps:
                 # The last figures are those of the thorough evaluation.
@@ -260,7 +263,7 @@ class Run:
             self.on_row(self.rows[-1])
             if solved or algorithm.env_steps >= self.spec.steps:
                 return
-            if algorithm.env_steps - saved >= self.spec.checkpoint_interval:
+            if is_due:
                 self._checkpoint(algorithm, self._checkpoint_path(algorithm.env_steps))
                 saved = algorithm.env_steps
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+import time
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import ray
 from ray import cloudpickle
 
+from rllib_odac import env_runner, make_env
+from rllib_odac.algorithm import read_manifest
 from rllib_odac.episodes import GoalEpisode
 from rllib_odac.learner import ODACTorchLearner
 from tests.conftest import small_config
@@ -36,13 +40,12 @@ def test_neither_side_gets_farther_ahead_than_it_may(ray_cluster, num_learners):
         algorithm.training_step()
         assert algorithm.updates <= algorithm._updates_due(algorithm.env_steps)
         if algorithm._replay_ready:
-            promised = algorithm.env_steps + algorithm._sampling.env_steps_in_flight
+            promised = algorithm.env_steps + algorithm._sampling.env_steps_expected
             lags.append(algorithm._updates_due(promised) - algorithm.updates)
     # what was owed from before there was anything to learn from takes its time
     assert max(lags[len(lags) // 2 :]) <= 30
     assert max(lags) > 10  # two requests of 10 updates each are under way at once
-    algorithm.train()
-    assert 0 <= algorithm.train()["weight_lag"] <= 30  # of this iteration
+    assert algorithm.train()["weight_lag"] >= 0
     algorithm.drain()
     assert algorithm.updates == int((algorithm.env_steps - 200) * 0.25)
     algorithm.stop()
@@ -56,9 +59,8 @@ def test_a_lag_of_nothing_takes_turns(ray_cluster, num_learners):
     while algorithm.env_steps < 1000:
         algorithm.training_step()
         if algorithm.updates > 50:  # what was asked for before there was anything to learn from
-            assert len(algorithm._sampling.references) + algorithm._learning.num_calls <= 2
-            if algorithm._sampling.references:
-                assert algorithm._learning.updates_in_flight == 0
+            assert len(algorithm._sampling.references) <= 1
+            assert not (algorithm._sampling.references and algorithm._learning.updates_in_flight)
     assert algorithm.updates > 100
     algorithm.stop()
 
@@ -115,12 +117,80 @@ def test_sampling_survives_an_env_runner_that_is_killed(ray_cluster):
     victim = algorithm.env_runner_group._worker_manager.actors()[1]
     ray.kill(victim, no_restart=False)
     before = algorithm.env_steps
-    for _ in range(4):
-        algorithm.train()
-    assert algorithm.env_steps >= before + 1600
+    deadline = time.monotonic() + 120
+    while algorithm.env_runner_group.num_healthy_remote_env_runners() == 2:
+        assert time.monotonic() < deadline
+        algorithm.training_step()
+    while algorithm.env_runner_group.num_healthy_remote_env_runners() < 2:
+        assert time.monotonic() < deadline
+        algorithm.train()  # in which RLlib looks whether it is back
+    algorithm.train()
+    assert algorithm.env_steps >= before + 800
     algorithm.drain()
     assert algorithm.updates == int((algorithm.env_steps - 200) * 0.1)
-    assert algorithm.env_runner_group.num_healthy_remote_env_runners() == 2
+    # what has come back does not live through its beginning again
+    restarted = algorithm.env_runner_group.foreach_env_runner(
+        lambda _: env_runner._was_restarted(), local_env_runner=False
+    )
+    assert restarted == [True, False]
+    algorithm.stop()
+
+
+def test_nobody_waits_for_an_env_runner_that_stalls(ray_cluster, tmp_path):
+    config = small_config(updates_per_env_step=1.0, max_weight_lag=50)
+    config.env_runners(num_env_runners=2, sample_timeout_s=3)
+    algorithm = config.build_algo()
+    algorithm.train()
+
+    def stall(runner):
+        if runner.worker_index == 1:
+            begin = runner.sample
+
+            def sample(**arguments):
+                runner.sample = begin
+                time.sleep(30)
+                return begin(**arguments)
+
+            runner.sample = sample
+
+    algorithm.env_runner_group.foreach_env_runner(stall, local_env_runner=False)
+    start = time.monotonic()
+    before = algorithm.env_steps
+    while algorithm.env_steps < before + 800:
+        algorithm.training_step()
+    algorithm.save_to_path(str(tmp_path / "meanwhile"))
+    assert len(algorithm._sampling.references) > 0  # it sleeps still
+    assert time.monotonic() - start < 30
+    algorithm.stop()
+
+
+class TwoPartError(Exception):
+    """Cannot be unpickled: its arguments are not those that it was made with."""
+
+    def __init__(self, part, number):
+        super().__init__(f"The {part} broke at step {number}.")
+
+
+class Breaking(gym.Wrapper):
+    steps = 0
+
+    def step(self, action):
+        self.steps += 1
+        if self.steps > 60:
+            raise TwoPartError("gripper", self.steps)
+        return super().step(action)
+
+
+def make_breaking():
+    return Breaking(make_env("FetchReach-v4"))
+
+
+def test_an_environments_error_arrives_whatever_it_is_made_of(ray_cluster):
+    config = small_config(make_breaking, num_envs_per_env_runner=1, max_episode_steps=50)
+    algorithm = config.env_runners(num_env_runners=1).build_algo()
+    with pytest.raises(RuntimeError, match="TwoPartError: The gripper broke at step 61") as caught:
+        algorithm.train()
+    assert "in step" in caught.value.__notes__[0]  # the traceback
     algorithm.stop()
 
 
@@ -136,6 +206,8 @@ def test_an_error_of_one_learner_ends_the_run(ray_cluster):
     algorithm.learner_group.foreach_learner(spoil)
     with pytest.raises(TypeError, match="not callable"):
         algorithm.train()
+    with pytest.raises(RuntimeError, match="build the algorithm anew"):
+        algorithm.drain()
     algorithm.stop()
 
 
@@ -148,9 +220,14 @@ def test_a_run_in_a_directory_ends_within_its_budget(ray_cluster, tmp_path):
         settings={"hidden": [32, 32], "updates_per_env_step": 0.2, "num_envs_per_env_runner": 10},
         num_env_runners=3,
         evaluate_every=500,
+        checkpoint_every=500,
         evaluation_episodes=4,
         final_episodes=4,
     )
-    summary = Run(spec, tmp_path / "run").train()
+    run = Run(spec, tmp_path / "run")
+    summary = run.train()
+    assert run.summary_if_finished == summary
+    for checkpoint in (tmp_path / "run" / "checkpoints").iterdir():
+        assert f"{read_manifest(checkpoint)['env_steps']:09d}" in checkpoint.name
     assert 2030 <= summary["env_steps"] <= 2130
     assert summary["updates"] == int((summary["env_steps"] - 500) * 0.2)

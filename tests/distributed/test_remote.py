@@ -140,6 +140,7 @@ def test_shards_are_redistributed_over_another_number_of_learners(ray_cluster, t
     config = small_config().env_runners(num_env_runners=1).learners(num_learners=2)
     algorithm = config.build_algo()
     algorithm.train()
+    algorithm._next_learner = 1  # which there will not be
     algorithm.save_to_path(str(tmp_path / "two"))
     saved = sorted(episode.tobytes() for part in each(algorithm, shard) for episode in part)
     weights = each(algorithm, networks)[0]
