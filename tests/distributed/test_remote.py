@@ -37,15 +37,17 @@ def test_remote_env_runners_collect_and_evaluate(ray_cluster):
     algorithm = config.build_algo()
     for _ in range(2):
         result = algorithm.train()
+    algorithm.drain()
     assert algorithm.env_steps >= 800
     assert algorithm.updates == int((algorithm.env_steps - 200) * 0.1)
     assert result["evaluation"]["env_runners"]["final_distance"] > 0
     held_out = algorithm.evaluate_held_out(10)
     assert held_out["num_episodes"] == 10
     learner = algorithm.learner_group._learner.goal_module.policy.state_dict()
-    weights = algorithm.env_runner_group.foreach_env_runner(
+    weights = algorithm.eval_env_runner_group.foreach_env_runner(
         lambda runner: runner.module.policy.state_dict(), local_env_runner=False
     )
+    assert len(weights) == 2
     for state in weights:
         assert all(torch.equal(state[name], learner[name]) for name in learner)
     algorithm.stop()
@@ -72,6 +74,7 @@ def test_two_learners_stay_equal_and_see_different_data(ray_cluster, settings):
     algorithm = config.env_runners(num_env_runners=2).learners(num_learners=2).build_algo()
     for _ in range(3):
         algorithm.train()
+    algorithm.drain()
     first, second = each(algorithm, networks)
     assert algorithm.updates > 100
     for name in first:
@@ -157,7 +160,9 @@ def test_shards_are_redistributed_over_another_number_of_learners(ray_cluster, t
 
 
 def test_exploration_goals_reach_every_env_runner(ray_cluster):
-    config = small_config(exploration_goals="rare").env_runners(num_env_runners=2)
+    # in step, so that all are told the same at the same time
+    config = small_config(exploration_goals="rare", asynchronous=False)
+    config.env_runners(num_env_runners=2)
     algorithm = config.learners(num_learners=2).build_algo()
     for _ in range(3):
         algorithm.train()
