@@ -80,7 +80,7 @@ class ODACTorchLearner(TorchLearner):
         super().build()
         module = self.goal_module
         if config.torch_compile_learner:
-            # Compiled code for CPUs needs half the time of an update to store ReLUs' masks.
+            # Else code compiled for CPUs spends half of an update's time on storing ReLUs' masks.
             torch._functorch.config.aggressive_recomputation = True
         if self._torch_compile_forward_train:
             # RLlib 2.60 means to do this, but asks the MultiRLModule whether it can be compiled.
