@@ -94,7 +94,8 @@ class CriticEnsemble(nn.Module):
             bias = torch.empty(num_critics, 1, outputs).uniform_(-bound, bound)
             self.biases.append(nn.Parameter(bias))
         # A ParameterList looks each of them up by name, at every pass.
-        self._layers = list(zip(self.weights, self.biases, strict=True))
+        layers = zip(self.weights, self.biases, strict=True)
+        self._layers: list[tuple[Tensor, Tensor]] = list(layers)
 
     def forward(self, inputs: Tensor, actions: Tensor, frozen: bool = False) -> Tensor:
         """Values of all critics.
@@ -108,7 +109,7 @@ class CriticEnsemble(nn.Module):
         Returns:
             (E, B) values.
         """
-        layers: list[tuple[Tensor, Tensor]] = self._layers
+        layers = self._layers
         if frozen:
             layers = [(weight.detach(), bias.detach()) for weight, bias in layers]
         weight, bias = layers[0]
