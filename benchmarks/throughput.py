@@ -102,7 +102,7 @@ class BareODAC:
 
         with torch.no_grad():
             next_actions, next_log_prob = self.policy.sample(next_inputs, next_noise)
-            next_q = self.target_critic(torch.cat([next_inputs, next_actions], dim=-1)).amin(0)
+            next_q = self.target_critic(next_inputs, next_actions).amin(0)
             next_kl = losses.action_prior_kl(next_log_prob, next_actions)
             next_value = losses.soft_value(next_q, next_kl, self.kl_weight).clamp_max(self.v_max)
             log_prob_goal = self.dynamics.log_prob(batch["way_wanted"] - displacement, log_scale)
@@ -111,11 +111,9 @@ class BareODAC:
             reward = losses.outcome_reward(log_prob_goal, logit, self.prior)
             target = losses.bellman_target(reward, torch.sigmoid(logit), next_value)
 
-        loss += losses.critic_loss(
-            self.critic(torch.cat([inputs, batch["actions"]], dim=-1)), target
-        )
+        loss += losses.critic_loss(self.critic(inputs, batch["actions"]), target)
         new_actions, log_prob = self.policy.sample(inputs, noise)
-        q_value = self.critic(torch.cat([inputs, new_actions], dim=-1), frozen=True).amin(0)
+        q_value = self.critic(inputs, new_actions, frozen=True).amin(0)
         kl = losses.action_prior_kl(log_prob, new_actions)
         loss += losses.policy_loss(q_value, kl, self.kl_weight)
 

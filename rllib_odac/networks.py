@@ -94,30 +94,46 @@ class CriticEnsemble(nn.Module):
             bias = torch.empty(num_critics, 1, outputs).uniform_(-bound, bound)
             self.biases.append(nn.Parameter(bias))
         # A ParameterList looks each of them up by name, at every pass.
-        self._layers = list(zip(self.weights, self.biases, strict=True))
+        layers = zip(self.weights, self.biases, strict=True)
+        self._layers: list[tuple[Tensor, Tensor]] = list(layers)
 
-    def forward(self, inputs: Tensor, frozen: bool = False) -> Tensor:
+    def forward(self, inputs: Tensor, actions: Tensor, frozen: bool = False) -> Tensor:
         """Values of all critics.
 
         Args:
-            inputs: (B, I), the same for each critic.
-            frozen: Let gradients pass to the inputs but not to the weights: what the policy's
+            inputs: (B, I − A), the same for each critic. No gradient passes to them if `frozen`.
+            actions: (B, A), the same for each critic.
+            frozen: Let gradients pass to the actions but not to the weights: what the policy's
                 loss needs, in the same backward pass as the critic's own.
 
         Returns:
             (E, B) values.
         """
-        hidden = inputs.expand(self.num_critics, *inputs.shape)
-        last = len(self._layers) - 1
-        for index, (weight, bias) in enumerate(self._layers):
-            if frozen:
-                weight, bias = weight.detach(), bias.detach()  # noqa: PLW2901
-            hidden = torch.baddbmm(bias, hidden, weight)
-            if index < last:
-                if self.layer_norm:
-                    hidden = F.layer_norm(hidden, hidden.shape[-1:])
-                hidden = F.relu(hidden, inplace=True)
-        return hidden.squeeze(-1)
+        layers = self._layers
+        if frozen:
+            layers = [(weight.detach(), bias.detach()) for weight, bias in layers]
+        weight, bias = layers[0]
+        if frozen:  # apart, or the gradient of the inputs would be computed, only to be dropped
+            weights = weight.split([inputs.shape[-1], actions.shape[-1]], dim=1)
+            bias = torch.baddbmm(bias, self._for_each(inputs), weights[0])
+            hidden = torch.baddbmm(bias, self._for_each(actions), weights[1])
+        else:
+            both = torch.cat([inputs, actions], dim=-1)
+            hidden = torch.baddbmm(bias, self._for_each(both), weight)
+        for weight, bias in layers[1:-1]:
+            hidden = torch.baddbmm(bias, self._activate(hidden), weight)
+        weight, bias = layers[-1]
+        # Sums, since libraries of matrix products are several times slower at a single column.
+        values = (self._activate(hidden) * weight.transpose(1, 2)).sum(-1)
+        return values + bias.squeeze(-1)
+
+    def _for_each(self, inputs: Tensor) -> Tensor:
+        return inputs.expand(self.num_critics, *inputs.shape)
+
+    def _activate(self, hidden: Tensor) -> Tensor:
+        if self.layer_norm:
+            hidden = F.layer_norm(hidden, hidden.shape[-1:])
+        return F.relu(hidden, inplace=True)
 
 
 class GoalDynamics(nn.Module):
@@ -200,7 +216,7 @@ class GoalDynamics(nn.Module):
         log_background = math.log(self.background) - self.goal_dim * LOG_2
         return torch.logaddexp(
             log_prob + math.log1p(-self.background),
-            torch.as_tensor(log_background, dtype=log_prob.dtype, device=log_prob.device),
+            log_prob.new_full((), log_background),  # filled there: a copy to a GPU would wait
         )
 
 

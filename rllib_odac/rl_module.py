@@ -225,11 +225,11 @@ class ODACRLModule(TorchRLModule, InferenceOnlyAPI):
         # halves, although only the first needs it, and cost more than the call that it saves.
         with torch.no_grad():
             next_actions, next_log_prob = self.policy.sample(next_inputs, next_noise)
-            next_q = self.target_critic(torch.cat([next_inputs, next_actions], dim=-1))
+            next_q = self.target_critic(next_inputs, next_actions)
 
         policy_actions, log_prob = self.policy.sample(inputs, noise)
-        policy_q = self.critic(torch.cat([inputs, policy_actions], dim=-1), frozen=True)
-        q_values = self.critic(torch.cat([inputs, batch["actions"]], dim=-1))
+        policy_q = self.critic(inputs, policy_actions, frozen=True)
+        q_values = self.critic(inputs, batch["actions"])
 
         displacement, log_scale = self.dynamics(batch["dynamics_inputs"])
         ways = torch.stack([batch["way_made"], batch["way_wanted"]])

@@ -77,7 +77,7 @@ def test_dynamics_learn_a_displacement_and_its_spread():
 def test_ensemble_equals_its_members_one_by_one(layer_norm):
     critic = CriticEnsemble(5, (16, 16), num_critics=3, layer_norm=layer_norm)
     inputs = torch.randn(7, 5)
-    values = critic(inputs)
+    values = critic(inputs[:, :3], inputs[:, 3:])
     assert values.shape == (3, 7)
     for member in range(3):
         hidden = inputs
@@ -90,11 +90,15 @@ def test_ensemble_equals_its_members_one_by_one(layer_norm):
         assert torch.allclose(values[member], hidden.squeeze(-1), atol=1e-5)
 
 
-def test_frozen_critic_passes_gradients_to_its_inputs_only():
-    critic = CriticEnsemble(5, (16,))
-    inputs = torch.randn(7, 5, requires_grad=True)
-    critic(inputs, frozen=True).sum().backward()
-    assert inputs.grad is not None
+def test_frozen_critic_gives_the_same_values_and_gradients_to_its_actions_only():
+    critic = CriticEnsemble(5, (16, 16))
+    inputs, actions = torch.randn(7, 3), torch.randn(7, 2, requires_grad=True)
+    values = critic(inputs, actions)
+    (expected,) = torch.autograd.grad(values.sum(), actions)
+    frozen = critic(inputs, actions, frozen=True)
+    assert torch.allclose(frozen, values, atol=1e-6)
+    frozen.sum().backward()
+    assert torch.allclose(actions.grad, expected, atol=1e-6)
     assert all(parameter.grad is None for parameter in critic.parameters())
 
 
