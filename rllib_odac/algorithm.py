@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-import json
 import math
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,19 +25,15 @@ from ray.rllib.utils.metrics import (
 
 from rllib_odac.cluster import check_room, processes
 from rllib_odac.config import ODACConfig
-from rllib_odac.env_runner import GoalEnvRunner
 from rllib_odac.evaluation.evaluate import evaluate_episodes, summarize
-from rllib_odac.learner import UPDATES_PER_DRAW, ODACTorchLearner
+from rllib_odac.learner import UPDATES_PER_DRAW
 from rllib_odac.pipeline import Guidance, LearnerResult, Learning, Sample, Sampling, wait
+from rllib_odac.resumable import ResumableAlgorithm
 
-ALGORITHM_STATE = "odac"
-MANIFEST = "odac.json"
-CHECKPOINT_VERSION = 1
-REPLAY_DIRECTORY = "replay"
 UPDATES_PER_CALL = UPDATES_PER_DRAW  # of learners, while samples are under way
 
 
-class ODAC(Algorithm):
+class ODAC(ResumableAlgorithm):
     """Outcome-Driven Actor-Critic on RLlib's new API stack.
 
     `training_step` moves references only: env runners put whole episodes into the object store,
@@ -60,6 +53,8 @@ class ODAC(Algorithm):
         self.updates = 0  # made by each learner
         self._next_learner = 0  # which one gets the next episodes
         self._replay_ready = False  # whether every learner has episodes to learn from
+        # Environment steps and updates when the replay was empty last, from where both are counted.
+        self._learning_since = (0, 0)
         self._last_step: float = math.inf  # environment steps after which no more are asked for
         check_room(processes(config))  # before RLlib waits for actors that find no place
         super().setup(config)
@@ -160,8 +155,9 @@ class ODAC(Algorithm):
 
     def _updates_due(self, env_steps: int) -> int:
         """Updates that so many environment steps ask for."""
-        steps = env_steps - self.config.num_steps_before_learning
-        return max(0, int(steps * self.config.updates_per_env_step))
+        since, updates = self._learning_since
+        steps = env_steps - since - self.config.num_steps_before_learning
+        return updates + max(0, int(steps * self.config.updates_per_env_step))
 
     def _updates_owed(self) -> int:
         """Updates due that no learner has been asked for."""
@@ -209,11 +205,7 @@ class ODAC(Algorithm):
             self.metrics.log_value("learner_seconds", seconds, reduce="lifetime_sum")
             if num_updates and self._sampling is None:
                 with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
-                    self.env_runner_group.sync_weights(
-                        from_worker_or_learner_group=self.learner_group,
-                        policies=[DEFAULT_MODULE_ID],
-                        inference_only=True,
-                    )
+                    self.sync_weights()
             self._guide(results)
 
     def _guide(self, results: list[LearnerResult]) -> None:
@@ -261,115 +253,41 @@ class ODAC(Algorithm):
 
     # Checkpoints ----------------------------------------------------------------------------------
 
-    @override(Algorithm)
-    def save_to_path(self, path: Any = None, **kwargs: Any) -> str:
-        """Saves everything that training needs to go on, the replay of every learner included.
-
-        An env runner in this process drops the episodes that are going on, so that a run that
-        continues and one that is restored do the same from here on. Remote ones just go on.
-        """
-        self.drain()
-        if self._sampling is None:
-            self.env_runner.drop_open_episodes()
-        path = super().save_to_path(path, **kwargs)
-        directory = Path(path) / REPLAY_DIRECTORY
-        directory.mkdir(exist_ok=True)
-        results = self.learner_group.foreach_learner(
-            functools.partial(ODACTorchLearner.save_replay, directory=str(directory))
-        )
-        manifest = self._signature() | {
-            "version": CHECKPOINT_VERSION,
+    @override(ResumableAlgorithm)
+    def counters(self) -> dict[str, Any]:
+        return {
             "env_steps": self.env_steps,
             "updates": self.updates,
-            "replay_shards": [result.get() for result in results],
-        }
-        (Path(path) / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-        return path
-
-    def _signature(self) -> dict[str, Any]:
-        """What a checkpoint must have in common with the algorithm that it is restored into."""
-        observation, action = self.spaces[DEFAULT_MODULE_ID]
-        sizes = {name: list(space.shape) for name, space in observation.spaces.items()}
-        return {
-            "env": str(self.config.env),
-            "spaces": sizes | {"actions": list(action.shape)},
-            "objective": type(self.config.build_objective()).__name__,
+            "next_learner": self._next_learner,
+            "learning_since": self._learning_since,
         }
 
-    @override(Algorithm)
-    def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
-        manifest = None
-        if kwargs.get("component") is None:
-            manifest = read_manifest(Path(path))
-            for name, ours in self._signature().items():
-                if manifest.get(name, ours) != ours:
-                    raise ValueError(
-                        f"The checkpoint '{path}' is of {manifest[name]!r}, but this is {ours!r}; "
-                        "restore it into an algorithm for the same environment and objective."
-                    )
-            if self._sampling is not None:
-                self._sampling.forget()
-            self._learning.forget()
-            self._shards = self._empty_shards()
-        for group in (self.env_runner_group, self.eval_env_runner_group):
-            if group is not None:
-                group.foreach_env_runner(lambda runner: runner.forget_weights_version())
-        self.env_runner_group.foreach_env_runner(lambda runner: runner.drop_open_episodes())
-        super().restore_from_path(path, *args, **kwargs)
+    @override(ResumableAlgorithm)
+    def set_counters(self, counters: Mapping[str, Any]) -> None:
+        self.env_steps = counters["env_steps"]
+        self.updates = counters["updates"]
+        num_learners = max(1, self.config.num_learners)  # which may be fewer than there were
+        self._next_learner = counters["next_learner"] % num_learners
+        self._learning_since = counters["learning_since"]
         self._guidance = Guidance(updates=self.updates)
-        self.env_runner_group.foreach_env_runner(
-            functools.partial(GoalEnvRunner.reseed, env_steps=self.env_steps),
-            local_env_runner=False,
+
+    @override(ResumableAlgorithm)
+    def forget_what_is_under_way(self) -> None:
+        if self._sampling is not None:
+            self._sampling.forget()
+        self._learning.forget()
+        self._shards = self._empty_shards()
+
+    @override(ResumableAlgorithm)
+    def replay_was_restored(self, transitions: int | None) -> None:
+        self._replay_ready = bool(transitions)
+        if transitions is None:
+            self._learning_since = (self.env_steps, self.updates)
+
+    @override(ResumableAlgorithm)
+    def sync_weights(self) -> None:
+        self.env_runner_group.sync_weights(
+            from_worker_or_learner_group=self.learner_group,
+            policies=[DEFAULT_MODULE_ID],
+            inference_only=True,
         )
-        if manifest is not None:
-            results = self.learner_group.foreach_learner(
-                functools.partial(
-                    ODACTorchLearner.load_replay,
-                    directory=str(Path(path) / REPLAY_DIRECTORY),
-                    shards=manifest["replay_shards"],
-                    num_learners=max(1, self.config.num_learners),
-                )
-            )
-            for result in results:
-                result.get()
-
-    @override(Algorithm)
-    def get_state(self, components: Any = None, **kwargs: Any) -> dict[str, Any]:
-        state = super().get_state(components, **kwargs)
-        if self._check_component(ALGORITHM_STATE, components, kwargs.get("not_components")):
-            state[ALGORITHM_STATE] = {
-                "env_steps": self.env_steps,
-                "updates": self.updates,
-                "next_learner": self._next_learner,
-                "replay_ready": self._replay_ready,
-            }
-        return state
-
-    @override(Algorithm)
-    def set_state(self, state: dict[str, Any]) -> None:
-        super().set_state(state)
-        if ALGORITHM_STATE in state:
-            self.env_steps = state[ALGORITHM_STATE]["env_steps"]
-            self.updates = state[ALGORITHM_STATE]["updates"]
-            num_learners = max(1, self.config.num_learners)  # which may be fewer than there were
-            self._next_learner = state[ALGORITHM_STATE]["next_learner"] % num_learners
-            self._replay_ready = state[ALGORITHM_STATE]["replay_ready"]
-
-
-def read_manifest(checkpoint: Path) -> dict[str, Any]:
-    """What a checkpoint says of itself; it is written last, so without it nothing is whole.
-
-    Raises:
-        ValueError: If the directory is no whole checkpoint of ODAC.
-    """
-    try:
-        manifest: dict[str, Any] = json.loads((checkpoint / MANIFEST).read_text())
-    except (OSError, ValueError):
-        inside = " (its checkpoint_final is)" if (checkpoint / "checkpoint_final").is_dir() else ""
-        raise ValueError(f"'{checkpoint}' is no whole checkpoint of ODAC{inside}.") from None
-    if manifest.get("version") != CHECKPOINT_VERSION:
-        raise ValueError(
-            f"'{checkpoint}' is a checkpoint of version {manifest.get('version')}, but only "
-            f"version {CHECKPOINT_VERSION} can be read."
-        )
-    return manifest

@@ -69,12 +69,14 @@ class ODACConfig(AlgorithmConfig):
         self.tau = 0.05  # target networks' step towards the critics, per update
         self.train_batch_size_per_learner = 256
         self.updates_per_env_step = 0.5
+        self.on_divergence = "stop"  # at an update that is not finite; or "skip" it
         self.num_steps_before_learning = 500  # environment steps collected before the first update
         self.asynchronous: bool | str = "auto"  # whether sampling and learning overlap
         self.max_weight_lag = 200  # updates that sampling may be ahead of
 
         # Replay.
         self.replay_capacity = 1_000_000  # states kept by each learner
+        self.checkpoint_replay = True  # whether checkpoints hold it
         self.relabel: str | Mapping[str, float] = "auto"  # the objective's own choice
 
         # Exploration: the policy samples its actions, and ...
@@ -145,10 +147,12 @@ class ODACConfig(AlgorithmConfig):
         critic_layer_norm: bool = NotProvided,
         tau: float = NotProvided,
         updates_per_env_step: float = NotProvided,
+        on_divergence: str = NotProvided,
         num_steps_before_learning: int = NotProvided,
         asynchronous: bool | str = NotProvided,
         max_weight_lag: int = NotProvided,
         replay_capacity: int = NotProvided,
+        checkpoint_replay: bool = NotProvided,
         relabel: str | Mapping[str, float] = NotProvided,
         num_initial_random_steps: int = NotProvided,
         random_action_share: float = NotProvided,
@@ -185,6 +189,9 @@ class ODACConfig(AlgorithmConfig):
             critic_layer_norm: Normalise the critics' hidden layers.
             tau: Polyak step of the target networks, in (0, 1].
             updates_per_env_step: Gradient updates for each environment step.
+            on_divergence: What to do where a loss or gradient is NaN or infinite: "stop" training
+                with an error that names it and describes the batch, or "skip" the update, on all
+                learners, counted in the metric "updates_skipped".
             num_steps_before_learning: Environment steps before the first update.
             asynchronous: Whether remote env runners go on while learners update; "auto": if there
                 are any. Without it they take turns, which can be repeated exactly.
@@ -192,6 +199,9 @@ class ODACConfig(AlgorithmConfig):
                 be ahead of, or a single fragment of an env runner if that asks for more. Updates
                 are never ahead of the steps that ask for them.
             replay_capacity: States kept by each learner.
+            checkpoint_replay: Whether checkpoints hold the replay. Without it they are small, and
+                after a restore learning waits for `num_steps_before_learning` new steps; networks,
+                optimizer and input statistics are there all the same.
             relabel: Probabilities of "future", "discounted" (future by a geometric clock of
                 `prior_discount`), "final", "episode", "random" and "own"; "auto" for the
                 objective's: future 0.8 and own 0.2, SAC own alone.

@@ -270,18 +270,17 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         scaled = self._action_low + (actions + 1) / 2 * self._action_range
         return np.clip(scaled, self._action_low, self._action_high)  # rounding may exceed them
 
+    def num_unfinished(self) -> int:
+        """Episodes that are going on and have made a step."""
+        return 0 if self._open is None else self._open.num_begun
+
     def drop_open_episodes(self) -> int:
-        """Drops the episodes that are going on; the next ones start from fresh seeds.
+        """Drops the episodes that are going on, and says how many; the next start from fresh seeds.
 
         A checkpoint cannot hold the inside of a simulator, so a run drops them whenever it saves,
         whether it goes on or is restored: both then continue alike.
-
-        Returns:
-            How many were dropped.
         """
-        dropped = 0
-        if self._open is not None:
-            dropped = int(np.count_nonzero(self._open.is_open & (self._open.lengths > 0)))
+        dropped = self.num_unfinished()
         self._open = None
         self._needs_initial_reset = True
         self.num_episodes_dropped += dropped

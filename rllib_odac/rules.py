@@ -69,7 +69,9 @@ RULES: dict[str, Rule] = {
     "learn_discount": _SWITCH,
     "learn_dynamics": _SWITCH,
     "critic_layer_norm": _SWITCH,
+    "checkpoint_replay": _SWITCH,
     "dynamics_distribution": (lambda v: v in ("laplace", "gaussian"), '"laplace" or "gaussian"'),
+    "on_divergence": (lambda v: v in ("stop", "skip"), '"stop" or "skip"'),
     "matmul_precision": (
         lambda v: v in ("highest", "high", "medium"),
         '"highest", "high" or "medium"',

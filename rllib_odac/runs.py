@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from rllib_odac.checkpoints import restore_newest
 from rllib_odac.cluster import Processes, check_room, join_or_start, num_cpus, processes
 
 if TYPE_CHECKING:
@@ -310,31 +311,13 @@ class Run:
         return self.out / "checkpoints" / f"step_{env_steps:09d}"
 
     def _checkpoint(self, algorithm: ODAC, path: Path) -> None:
-        """Saves to a partial directory and renames it: a checkpoint is whole or absent."""
-        partial = path.with_name(path.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        algorithm.save_to_path(str(partial))
-        shutil.rmtree(path, ignore_errors=True)
-        partial.rename(path)
+        algorithm.save_to_path(str(path))
         if path.parent.name == "checkpoints":
             for old in sorted(path.parent.glob("step_*[0-9]"))[:-CHECKPOINTS_KEPT]:
                 shutil.rmtree(old)
 
-    def _whole_checkpoints(self) -> list[Path]:
-        """Checkpoints by their environment steps; a run that goes on outgrows its final one."""
-        from rllib_odac.algorithm import read_manifest
-
-        found = [*(self.out / "checkpoints").glob("step_*[0-9]"), self.out / "checkpoint_final"]
-        return sorted(
-            (path for path in found if path.is_dir()),
-            key=lambda path: read_manifest(path)["env_steps"],
-        )
-
     def _restore(self, algorithm: ODAC) -> None:
-        checkpoints = self._whole_checkpoints()
-        if checkpoints:
-            algorithm.restore_from_path(str(checkpoints[-1]))
+        if restore_newest(self.out, algorithm.restore_from_path) is not None:
             progress = pd.read_csv(self.out / "progress.csv", float_precision="round_trip")
             kept = progress[progress["env_steps"] <= algorithm.env_steps]
             self.rows = [
