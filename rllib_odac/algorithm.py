@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import ray
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
@@ -26,8 +27,17 @@ from ray.rllib.utils.metrics import (
 from rllib_odac.cluster import check_room, processes
 from rllib_odac.config import ODACConfig
 from rllib_odac.evaluation.evaluate import evaluate_episodes, summarize
+from rllib_odac.faults import InterruptedRun, Ledger, Losses
 from rllib_odac.learner import UPDATES_PER_DRAW
-from rllib_odac.pipeline import Guidance, LearnerResult, Learning, Sample, Sampling, wait
+from rllib_odac.pipeline import (
+    Guidance,
+    LearnerResult,
+    Learning,
+    Sample,
+    Sampling,
+    sample_of,
+    wait,
+)
 from rllib_odac.resumable import ResumableAlgorithm
 
 UPDATES_PER_CALL = UPDATES_PER_DRAW  # of learners, while samples are under way
@@ -59,11 +69,21 @@ class ODAC(ResumableAlgorithm):
         check_room(processes(config))  # before RLlib waits for actors that find no place
         super().setup(config)
         is_remote = self.env_runner_group.num_remote_env_runners() > 0
+        self._ledger = Ledger()
         self._sampling = (
-            Sampling(self.env_runner_group, config.sample_timeout_s) if is_remote else None
+            Sampling(
+                self.env_runner_group,
+                config.sample_timeout_s,
+                config.env_runner_restore_timeout_s,
+                self._ledger,
+            )
+            if is_remote
+            else None
         )
         self._learning = Learning(self.learner_group, publish=is_remote)
         self._shards: list[list[Any]] = self._empty_shards()  # episodes for each learner's replay
+        self._transitions = 0  # in them
+        self.is_interrupted = False  # whether training is to stop before its next step
         self._guidance = Guidance()  # what env runners are told with the next request
 
     @override(Algorithm)
@@ -73,7 +93,15 @@ class ODAC(ResumableAlgorithm):
         With env runners in its own process, and in synchronous mode, it is a round: a fragment
         from every env runner, all updates owed for it, the new weights to the env runners. In
         asynchronous mode it passes on whatever has come about since the last time.
+
+        Raises:
+            InterruptedRun: If `is_interrupted`.
+            EnvRunnersLostError: If no env runner comes back, or none brings anything for too long.
         """
+        if self.is_interrupted:
+            raise InterruptedRun
+        if self._sampling is not None:
+            self._sampling.look_after()
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
             if self._sampling is None:
                 samples = [self._sample_locally()]
@@ -91,13 +119,44 @@ class ODAC(ResumableAlgorithm):
                 self._call_learners()
                 self._await_learners()
 
+    @override(Algorithm)
+    def step(self) -> dict[str, Any]:
+        result: dict[str, Any] = super().step()
+        alive = self.env_runner_group.num_healthy_remote_env_runners()
+        result["faults"] = asdict(self.losses) | {"env_runners_alive": alive}
+        return result
+
+    @property
+    def losses(self) -> Losses:
+        """What faults have cost since the beginning of the run."""
+        return self._ledger.losses
+
+    @property
+    def has_lost_a_learner(self) -> bool:
+        """Whether a learner's process is dead: the others wait for it, and all must begin anew."""
+        return self._learning.has_lost_one()
+
+    @property
+    def can_be_saved(self) -> bool:
+        """Whether learners are whole and at rest between updates, whatever else has failed."""
+        return not self._learning.has_failed and not self.has_lost_a_learner
+
+    @override(Algorithm)
+    def restore_env_runners(self, env_runner_group: EnvRunnerGroup) -> list[int]:
+        if env_runner_group is not self.env_runner_group or self._sampling is None:
+            restored: list[int] = super().restore_env_runners(env_runner_group)
+            return restored
+        if revived := self._sampling.revived():
+            state = self.env_runner.get_state() | {NUM_ENV_STEPS_SAMPLED_LIFETIME: self.env_steps}
+            reference = ray.put(state)
+            for runner in revived:
+                self._sampling.set_state(runner, reference)
+        return revived
+
     # Samples --------------------------------------------------------------------------------------
 
     def _sample_locally(self) -> Sample:
-        before = self.env_runner.env_steps
-        episodes = self.env_runner.sample()
-        steps = self.env_runner.env_steps - before
-        return Sample(episodes or None, steps, self.env_runner.get_metrics(), self.updates)
+        return replace(sample_of(self.env_runner), updates=self.updates)
 
     def _sample_in_step(self, sampling: Sampling) -> list[Sample]:
         """Asks every env runner for a fragment, and waits for it."""
@@ -141,6 +200,8 @@ class ODAC(ResumableAlgorithm):
     def _take_samples(self, samples: list[Sample]) -> None:
         for sample in samples:
             self.env_steps += sample.env_steps
+            self._transitions += sample.transitions
+            self._ledger.arrived(sample)
             if sample.episodes is not None:
                 self._shards[self._next_learner].append(sample.episodes)
                 self._next_learner = (self._next_learner + 1) % len(self._shards)
@@ -171,10 +232,11 @@ class ODAC(ResumableAlgorithm):
         owed = self._updates_owed()
         self._learning.call(
             self._shards,
+            self._transitions,
             num_updates=owed if max_updates is None else min(owed, max_updates),
             timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self.env_steps},
         )
-        self._shards = self._empty_shards()
+        self._shards, self._transitions = self._empty_shards(), 0
         self._take_results(())  # a local learner has answered already
 
     @property
@@ -197,8 +259,11 @@ class ODAC(ResumableAlgorithm):
 
     def _take_results(self, ready: Collection[Any]) -> None:
         """Takes in what learners have answered."""
-        for num_updates, results in self._learning.take(ready):
+        for call in self._learning.take(ready):
+            num_updates, results = call.num_updates, call.results
             self.updates += num_updates
+            taken_in = sum(result.transitions for result in results)
+            self._ledger.losses.env_steps_lost += call.transitions - taken_in
             self._replay_ready = min(result.replay_transitions for result in results) > 0
             self.metrics.aggregate([result.metrics for result in results], key=LEARNER_RESULTS)
             seconds = max(result.seconds for result in results)
@@ -254,12 +319,20 @@ class ODAC(ResumableAlgorithm):
     # Checkpoints ----------------------------------------------------------------------------------
 
     @override(ResumableAlgorithm)
+    def save_to_path(self, path: Any = None, **kwargs: Any) -> str:
+        path = super().save_to_path(path, **kwargs)
+        if self._sampling is None:
+            self._ledger.drop_unfinished()  # as the env runner has
+        return path
+
+    @override(ResumableAlgorithm)
     def counters(self) -> dict[str, Any]:
         return {
             "env_steps": self.env_steps,
             "updates": self.updates,
             "next_learner": self._next_learner,
             "learning_since": self._learning_since,
+            "losses": self._ledger.state(),
         }
 
     @override(ResumableAlgorithm)
@@ -269,6 +342,7 @@ class ODAC(ResumableAlgorithm):
         num_learners = max(1, self.config.num_learners)  # which may be fewer than there were
         self._next_learner = counters["next_learner"] % num_learners
         self._learning_since = counters["learning_since"]
+        self._ledger.restore(counters["losses"])
         self._guidance = Guidance(updates=self.updates)
 
     @override(ResumableAlgorithm)
@@ -276,7 +350,7 @@ class ODAC(ResumableAlgorithm):
         if self._sampling is not None:
             self._sampling.forget()
         self._learning.forget()
-        self._shards = self._empty_shards()
+        self._shards, self._transitions = self._empty_shards(), 0
 
     @override(ResumableAlgorithm)
     def replay_was_restored(self, transitions: int | None) -> None:

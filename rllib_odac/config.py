@@ -95,6 +95,7 @@ class ODACConfig(AlgorithmConfig):
         self.max_requests_in_flight_per_env_runner = 2  # the next is there when one is done
         # RLlib would wait for all env runners after each iteration, for connectors nobody uses.
         self.merge_env_runner_states = False
+        self.env_runner_restore_timeout_s = 600.0  # without any sample: then a run gives up
         self.rollout_fragment_length: int = 10
         self.max_episode_steps: int | None = None  # cut longer episodes (tasks without time limit)
         self.min_sample_timesteps_per_iteration = 1000

@@ -107,6 +107,7 @@ class ODACTorchLearner(TorchLearner):
         self._noise.manual_seed(seed + 1)
         self._learns_dynamics = config.learns_dynamics
         self._num_updates = 0
+        self.num_transitions = 0  # taken in by this learner
         self._update_number = 0  # of the update that is being made
         self._log_update = False
         self._guard = DivergenceGuard(
@@ -227,6 +228,7 @@ class ODACTorchLearner(TorchLearner):
         statistics = torch.zeros(2, len(normalizer.mean) + 1, dtype=torch.float64)
         for episode in episodes:
             self.replay.add(episode)
+            self.num_transitions += len(episode)
             rows = torch.from_numpy(episode.observation.astype(np.float64))
             statistics[0, 0] += len(rows)
             statistics[0, 1:] += rows.sum(0)

@@ -7,10 +7,11 @@ learners the driver holds no transition, however many env runners there are.
 
 from __future__ import annotations
 
+import logging
 import time
 import traceback
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,14 @@ from ray.rllib.core.learner.learner_group import LearnerGroup
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
 from rllib_odac.env_runner import GoalEnvRunner
+from rllib_odac.faults import EnvRunnersLostError, Ledger
 from rllib_odac.learner import ODACTorchLearner
 
 NUM_EXPLORATION_GOALS = 256  # achieved goals that each learner draws anew in every call
 CALLS_AHEAD = 2  # calls of learners under way: one that is worked on and one that follows at once
+STALLED = 5  # an env runner is restarted when a request has been overdue for so many times its time
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,15 +39,21 @@ class Sample:
 
     Attributes:
         episodes: Those that ended meanwhile, or a reference to them; None if there are none.
+        transitions: How many these hold.
         env_steps: Steps that it made.
+        unfinished_steps: Steps of the episodes that are going on there now.
         metrics: RLlib's.
+        runner: Its number; 0 in the driver.
         updates: Updates that had been made to the weights it acted with.
     """
 
     episodes: Any
+    transitions: int
     env_steps: int
+    unfinished_steps: int
     metrics: Any
-    updates: int
+    runner: int = 0
+    updates: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,12 +87,23 @@ class Sampling:
         group: The env runners.
         timeout_s: Seconds after which a request is overdue: nobody counts on it or waits for it any
             longer, but what it brings is taken if it comes.
+        patience_s: Seconds without any sample, though some are wanted, after which to give up.
+        ledger: Where losses are entered.
     """
 
-    def __init__(self, group: EnvRunnerGroup, timeout_s: float) -> None:
+    def __init__(
+        self, group: EnvRunnerGroup, timeout_s: float, patience_s: float, ledger: Ledger
+    ) -> None:
+        self._group = group
         self._manager = group._worker_manager
         self._timeout_s = timeout_s
+        self._patience_s = patience_s
+        self._ledger = ledger
         self._requests: dict[ray.ObjectRef, _Request] = {}
+        self._pings: dict[int, ray.ObjectRef] = {}  # of env runners that have died
+        self._overdue: set[int] = set()  # env runners that nobody waits for
+        self._heard = time.monotonic()  # when a sample came last, or none was wanted
+        self._all_are_dead = False
 
     @property
     def references(self) -> list[ray.ObjectRef]:
@@ -98,6 +120,83 @@ class Sampling:
     def env_steps_expected(self) -> int:
         """Environment steps asked for that are on their way, at most."""
         return sum(self._requests[reference].env_steps for reference in self.expected)
+
+    def look_after(self) -> None:
+        """Notices who stalls, restarts who has stalled for long, and gives up where nobody samples.
+
+        Raises:
+            EnvRunnersLostError: If no env runner comes back, or none brings anything for too long.
+        """
+        now = time.monotonic()
+        healthy = self._manager.healthy_actor_ids()
+        if healthy and not self._requests:
+            self._heard = now  # learners are to catch up first
+        oldest: dict[int, float] = {}
+        for request in self._requests.values():
+            oldest[request.runner] = min(request.time, oldest.get(request.runner, now))
+        overdue = {runner for runner in oldest if now - oldest[runner] > self._timeout_s}
+        for runner in overdue - self._overdue:
+            logger.warning(
+                "Env runner %d has not answered for %g s; going on without it.",
+                *(runner, self._timeout_s),
+            )
+        self._overdue = overdue
+        for runner in overdue:
+            if now - oldest[runner] > STALLED * self._timeout_s:
+                logger.warning("Env runner %d has stalled; it is restarted.", runner)
+                self._ledger.losses.env_runners_stalled += 1
+                ray.kill(self._manager.actors()[runner], no_restart=False)
+                self._give_up_on(runner)
+        if not healthy and not self._all_are_dead:
+            logger.warning(
+                "All env runners are lost; waiting up to %g s for them to come back.",
+                self._patience_s,
+            )
+        self._all_are_dead = not healthy
+        if self._all_are_dead and all(map(_is_dead, self._manager.actors().values())):
+            raise EnvRunnersLostError(
+                "All env runners are lost for good: Ray may not restart them any more "
+                "(restart_failed_env_runners, max_num_env_runner_restarts)."
+            )
+        if now - self._heard > self._patience_s:
+            raise EnvRunnersLostError(
+                f"No env runner has brought a sample for {self._patience_s:g} s "
+                f"(env_runner_restore_timeout_s): {len(healthy)} of "
+                f"{len(self._manager.actors())} are alive."
+            )
+
+    def revived(self) -> list[int]:
+        """Env runners that are alive again: they await their state.
+
+        RLlib would ask each of them at every step and wait half a minute for the answer, with all
+        else at rest.
+        """
+        for runner, actor in self._manager.actors().items():
+            if not self._manager.is_actor_healthy(runner) and runner not in self._pings:
+                self._pings[runner] = actor.ping.remote()
+        revived = []
+        for reference in wait(list(self._pings.values()), timeout_s=0):
+            runner = next(key for key, ping in self._pings.items() if ping == reference)
+            del self._pings[runner]
+            try:
+                ray.get(reference)
+            except RayError:
+                continue
+            self._manager.set_actor_state(runner, healthy=True)
+            revived.append(runner)
+        return revived
+
+    def set_state(self, runner: int, state: ray.ObjectRef) -> None:
+        """Gives an env runner its state, before anything that it is asked for later."""
+        self._manager.actors()[runner].apply.remote(GoalEnvRunner.set_state, state)
+
+    def _give_up_on(self, runner: int) -> None:
+        """Enters the death of an env runner, once, with all that was asked of it."""
+        asked = [key for key, request in self._requests.items() if request.runner == runner]
+        steps = [self._requests.pop(reference).env_steps for reference in asked]
+        self._ledger.losses.env_steps_missed += sum(steps)
+        self._ledger.env_runner_died(runner)
+        self._manager.set_actor_state(runner, healthy=False)
 
     def free_runners(self, requests_each: int) -> list[int]:
         """Healthy env runners, once for each further request they may get; the idlest first."""
@@ -118,27 +217,33 @@ class Sampling:
         self._requests[reference] = _Request(runner, env_steps, guidance.updates, now)
 
     def take(self, ready: Collection[ray.ObjectRef]) -> list[Sample]:
-        """Samples that have arrived, by env runner. One that died is left to RLlib to restart.
+        """Samples that have arrived, by env runner. One that died is left to Ray to restart.
 
         Raises:
             Exception: Any that an environment raised.
         """
         samples = []
         for reference in [reference for reference in self._requests if reference in ready]:
-            request = self._requests.pop(reference)
+            if reference not in self._requests:
+                continue  # another request has shown that its env runner is dead
+            request = self._requests[reference]
             try:
                 result = ray.get(reference)
-            except RayError:
-                self._manager.set_actor_state(request.runner, healthy=False)
+            except RayError as error:
+                if not self._group._ignore_ray_errors_on_env_runners:
+                    raise
+                self._give_up_on(request.runner)
+                logger.warning("Env runner %d is lost: %s.", request.runner, type(error).__name__)
                 continue
+            del self._requests[reference]
             if isinstance(result, RayError):
                 continue  # its weights are gone with the learner, which has an error of its own
             if isinstance(result, Exception):
                 raise result
-            episodes, env_steps, metrics = result
-            sample = Sample(episodes, env_steps, metrics, request.updates)
-            samples.append((request.runner, sample))
-        return [sample for _, sample in sorted(samples, key=lambda each: each[0])]
+            samples.append(replace(result, runner=request.runner, updates=request.updates))
+        if samples:
+            self._heard = time.monotonic()
+        return sorted(samples, key=lambda sample: sample.runner)
 
     def forget(self) -> None:
         """Drops what is asked for; waits for it, since env runners are busy with it till then."""
@@ -153,6 +258,7 @@ class LearnerResult:
     Attributes:
         metrics: RLlib's.
         replay_transitions: Size of its replay.
+        transitions: Transitions that it took in.
         exploration_goals: Achieved goals (N, G), or None where none are wanted.
         weights: RLlib's state with a reference to the weights of its inference-only module; from
             the first learner alone, after updates that remote env runners have to hear of.
@@ -161,15 +267,19 @@ class LearnerResult:
 
     metrics: Any
     replay_transitions: int
+    transitions: int
     exploration_goals: Any
     weights: dict[str, Any] | None
     seconds: float
 
 
 @dataclass
-class _Call:
+class Call:
+    """A call of all learners: updates asked for, transitions handed over, and who has answered."""
+
     num_updates: int
-    waiting: list[ray.ObjectRef]
+    transitions: int
+    waiting: list[ray.ObjectRef] = field(default_factory=list)
     results: list[LearnerResult] = field(default_factory=list)
 
 
@@ -184,8 +294,8 @@ class Learning:
     def __init__(self, group: LearnerGroup, publish: bool) -> None:
         self._group = group
         self._publish = publish
-        self._calls: list[_Call] = []
-        self._has_failed = False
+        self._calls: list[Call] = []
+        self.has_failed = False
 
     @property
     def references(self) -> list[ray.ObjectRef]:
@@ -194,7 +304,7 @@ class Learning:
         Raises:
             RuntimeError: If a learner has failed, for which the others may wait for ever.
         """
-        if self._has_failed:
+        if self.has_failed:
             raise RuntimeError("A learner has failed: build the algorithm anew.")
         return [reference for call in self._calls for reference in call.waiting]
 
@@ -208,13 +318,20 @@ class Learning:
         """Updates asked of each learner whose results have not been taken."""
         return sum(call.num_updates for call in self._calls)
 
-    def call(self, shards: list[list[Any]], num_updates: int, timesteps: dict[str, int]) -> None:
+    def call(
+        self,
+        shards: list[list[Any]],
+        transitions: int,
+        num_updates: int,
+        timesteps: dict[str, int],
+    ) -> None:
         """Hands learner i the episodes, or references to them, of shards[i], and has it update."""
         arguments = (shards, num_updates, timesteps, self._publish and num_updates > 0)
-        call = _Call(num_updates, [])
+        call = Call(num_updates, transitions)
         if self._group.is_local:
             result = _update(self._group._learner, *arguments)
             if isinstance(result, Exception):
+                self.has_failed = True
                 raise result
             call.results.append(result)
         else:
@@ -222,23 +339,33 @@ class Learning:
             call.waiting = [actor.apply.remote(_update, *arguments) for actor in actors]
         self._calls.append(call)
 
-    def take(self, ready: Collection[ray.ObjectRef]) -> list[tuple[int, list[LearnerResult]]]:
-        """Calls that all learners have answered: number of updates and results.
+    def take(self, ready: Collection[ray.ObjectRef]) -> list[Call]:
+        """Calls that all learners have answered.
 
         Raises:
             Exception: The first that a learner met.
         """
         for call in self._calls:
             for reference in [reference for reference in call.waiting if reference in ready]:
-                result = ray.get(reference)
+                try:
+                    result = ray.get(reference)
+                except RayError:
+                    self.has_failed = True
+                    raise
                 if isinstance(result, Exception):
-                    self._has_failed = True
+                    self.has_failed = True
                     raise result
                 call.waiting.remove(reference)
                 call.results.append(result)
         done = [call for call in self._calls if not call.waiting]
         self._calls = [call for call in self._calls if call.waiting]
-        return [(call.num_updates, call.results) for call in done]
+        return done
+
+    def has_lost_one(self) -> bool:
+        """Whether a learner's process is dead."""
+        if self._group.is_local:
+            return False
+        return any(map(_is_dead, self._group._worker_manager.actors().values()))
 
     def forget(self) -> None:
         """Waits for all calls and drops what they bring."""
@@ -259,31 +386,49 @@ def wait(
     return {*ready, *more}
 
 
+def _is_dead(actor: Any) -> bool:
+    """Whether an actor is gone and will not be restarted."""
+    told = ray._private.state.actors(actor_id=actor._actor_id.hex())
+    return bool(told) and told["State"] == "DEAD"
+
+
+def sample_of(
+    runner: GoalEnvRunner, num_timesteps: int | None = None, to_store: bool = False
+) -> Sample:
+    """What an env runner collects, its episodes left in the object store if asked for."""
+    before = runner.env_steps
+    episodes = runner.sample(num_timesteps=num_timesteps)
+    return Sample(
+        episodes=ray.put(episodes) if to_store and episodes else episodes or None,
+        transitions=sum(map(len, episodes)),
+        env_steps=runner.env_steps - before,
+        unfinished_steps=runner.unfinished_steps,
+        metrics=runner.get_metrics(),
+    )
+
+
 def _sample(
     runner: GoalEnvRunner,
     env_steps: int,
     weights: dict[str, Any] | None,
     exploration_goals: np.ndarray | None,
-) -> tuple[ray.ObjectRef | None, int, Any] | Exception:
+) -> Sample | Exception:
     """Runs on an env runner: episodes stay in its object store, only a reference travels.
 
     An environment's error is returned, for the driver to raise. RLlib would take a raised one for
     the death of the runner, and restart it for ever.
     """
-    before = runner.env_steps
     try:
         if weights is not None:
             runner.set_state(weights)
         if exploration_goals is not None:
             runner.set_exploration_goals(exploration_goals)
-        episodes = runner.sample(num_timesteps=env_steps)
+        return sample_of(runner, env_steps, to_store=True)
     except Exception as error:
-        return _portable(error)
-    reference = ray.put(episodes) if episodes else None
-    return reference, runner.env_steps - before, runner.get_metrics()
+        return portable(error)
 
 
-def _portable(error: Exception) -> Exception:
+def portable(error: Exception) -> Exception:
     """The error with its traceback as a note; one that cannot travel is told in words."""
     # RLlib raises an empty error from the true one, a link that does not survive the journey.
     if not str(error) and isinstance(error.__cause__, Exception):
@@ -307,6 +452,7 @@ def _update(
     """Runs on a learner. Its error is returned: raised, it would end as a silent restart."""
     start = time.perf_counter()
     mine = shards[learner._learner_index]
+    before = learner.num_transitions
     try:
         metrics = learner.update(
             episodes=[episode for batch in mine if isinstance(batch, list) for episode in batch],
@@ -321,6 +467,12 @@ def _update(
             weights = learner.get_state(components=[module], inference_only=True)
             weights[COMPONENT_RL_MODULE] = ray.put(weights[COMPONENT_RL_MODULE])
     except Exception as error:
-        return _portable(error)
-    seconds = time.perf_counter() - start
-    return LearnerResult(metrics, len(learner.replay), goals, weights, seconds)
+        return portable(error)
+    return LearnerResult(
+        metrics=metrics,
+        replay_transitions=len(learner.replay),
+        transitions=learner.num_transitions - before,
+        exploration_goals=goals,
+        weights=weights,
+        seconds=time.perf_counter() - start,
+    )

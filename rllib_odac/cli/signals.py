@@ -1,0 +1,55 @@
+"""Signals that end a command: the first saves what there is, the second ends it at once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopping:
+    """What arrives, and what it does.
+
+    Args:
+        stop: Called with the first signal; it asks for a clean end and returns at once.
+    """
+
+    def __init__(self, stop: Callable[[], None]) -> None:
+        self.received: signal.Signals | None = None
+        self._stop = stop
+
+    @property
+    def exit_code(self) -> int:
+        """128 and the signal's number, as shells report it."""
+        return 128 + (self.received or 0)
+
+    def install(self) -> None:
+        """Takes the signals; again after Ray has started, which brings a handler of its own."""
+        for number in SIGNALS:
+            signal.signal(number, self._handle)
+
+    def _handle(self, number: int, _: FrameType | None) -> None:
+        if self.received is not None:
+            os._exit(128 + number)  # Ray's processes notice that they are alone, and end
+        self.received = signal.Signals(number)
+        self._stop()
+        # Not by print: the signal may have come while something else was printing.
+        os.write(sys.stderr.fileno(), b"stopping after a checkpoint; once more stops at once\n")
+
+
+@contextlib.contextmanager
+def stopping_on_signals(stop: Callable[[], None]) -> Iterator[Stopping]:
+    """Lets SIGINT and SIGTERM ask for a clean end within."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    stopping = Stopping(stop)
+    stopping.install()
+    try:
+        yield stopping
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
