@@ -16,10 +16,11 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pyarrow.fs import FileSystem
+from pyarrow.fs import FileSystem, FileType
 
 from rllib_odac.storage import Fingerprint, Place
 
@@ -33,11 +34,22 @@ class DamagedCheckpoint(ValueError):
     """A checkpoint that is incomplete, or is not what was written."""
 
 
+@dataclass(frozen=True)
+class Draft(Place):
+    """The directory that a checkpoint is written into.
+
+    Attributes:
+        others: Names in it that are no part of the checkpoint.
+    """
+
+    others: frozenset[str] = frozenset()
+
+
 # The manifest ------------------------------------------------------------------------------------
 
 
 def write_manifest(
-    checkpoint: Place, content: Mapping[str, Any], elsewhere: Mapping[str, Fingerprint]
+    checkpoint: Draft, content: Mapping[str, Any], elsewhere: Mapping[str, Fingerprint]
 ) -> None:
     """Writes what a checkpoint says of itself, which makes it whole.
 
@@ -48,6 +60,8 @@ def write_manifest(
     """
     files = dict(elsewhere)
     for name in set(checkpoint.files()) - {MANIFEST} - elsewhere.keys():
+        if name.split("/")[0] in checkpoint.others:
+            continue
         files[name] = (checkpoint / name).fingerprint()
         (checkpoint / name).synchronize()
     manifest = {**content, "version": CHECKPOINT_VERSION, "files": dict(sorted(files.items()))}
@@ -159,7 +173,7 @@ def _seal(manifest: Mapping[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def whole_or_absent(place: Place) -> Iterator[Place]:
+def whole_or_absent(place: Place) -> Iterator[Draft]:
     """The directory to write a checkpoint into. If that fails, nothing of it remains.
 
     Where nothing is yet, or an earlier checkpoint, it is another one beside, which takes the place
@@ -169,25 +183,28 @@ def whole_or_absent(place: Place) -> Iterator[Place]:
     Raises:
         OSError: With one sentence, if something cannot be written.
     """
-    target = Path(place.path)
-    is_ours = place.is_local and _is_ours(target)
+    target, others = Path(place.path), _others(place)
+    replaces = place.is_local and others is None
+    draft = Draft(place.filesystem, place.path, others or frozenset())
     try:
-        if is_ours:
+        if replaces:
             partial = _beside(target, "partial")
+            draft = Draft(place.filesystem, str(partial))
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-            yield Place(place.filesystem, str(partial))
+            yield draft
             _take_place(partial, target)
         else:
             place.make_directory()
             (place / MANIFEST).remove()
-            before = place.names()
-            yield place
+            yield draft
     except BaseException as error:
-        if is_ours:
-            shutil.rmtree(_beside(target, "partial"), ignore_errors=True)
+        if replaces:
+            shutil.rmtree(draft.path, ignore_errors=True)
         else:
-            _remove_new(place, before)
+            with contextlib.suppress(OSError):
+                for name in draft.names() - draft.others:
+                    (draft / name).remove()
         if isinstance(error, OSError):
             reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split())
             raise OSError(
@@ -205,15 +222,16 @@ def found(place: Place) -> Place:
     return place
 
 
-def _is_ours(target: Path) -> bool:
-    """Whether the directory may be replaced: there is none, or a checkpoint and nothing else."""
-    if not target.exists():
-        return True
+def _others(place: Place) -> frozenset[str] | None:
+    """What is in a directory and no part of a checkpoint; None if the directory may be replaced."""
+    if place.filesystem.get_file_info(place.path).type == FileType.NotFound:
+        return None
     try:
-        files = read_manifest(target)["files"]
+        parts = {MANIFEST, *(name.split("/")[0] for name in read_manifest(place)["files"])}
     except ValueError:
-        return False
-    return set(os.listdir(target)) <= {MANIFEST, *(name.split("/")[0] for name in files)}
+        parts = set()
+    others = frozenset(place.names() - parts)
+    return None if parts and not others else others
 
 
 def _take_place(partial: Path, target: Path) -> None:
@@ -228,12 +246,6 @@ def _take_place(partial: Path, target: Path) -> None:
 
 def _beside(path: Path, what: str) -> Path:
     return path.with_name(f"{path.name}.{what}")
-
-
-def _remove_new(place: Place, before: set[str]) -> None:
-    with contextlib.suppress(OSError):
-        for name in place.names() - before:
-            (place / name).remove()
 
 
 # The checkpoints of a run -------------------------------------------------------------------------
@@ -262,13 +274,20 @@ def pointing_to_a_whole_one(place: Place) -> Iterator[None]:
     except DamagedCheckpoint as error:
         path = Path(place.path)
         run = path.parent.parent if path.parent.name == "checkpoints" else path.parent
-        for other in checkpoints_of_run(run) if place.is_local else []:
-            if other != path:
-                with contextlib.suppress(ValueError):
-                    check_checkpoint(other)
-                    text = f"{str(error).removesuffix('.')}; the newest whole one is '{other}'."
-                    raise DamagedCheckpoint(text) from None
-        raise
+        others = [other for other in checkpoints_of_run(run) if other != path]
+        whole = next(filter(_is_whole, others), None) if place.is_local else None
+        if whole is None:
+            raise
+        text = f"{str(error).removesuffix('.')}; the newest whole one is '{whole}'."
+        raise DamagedCheckpoint(text) from None
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        check_checkpoint(path)
+    except ValueError:
+        return False
+    return True
 
 
 def restore_newest(run: Path, restore: Callable[[str], None]) -> Path | None:

@@ -17,7 +17,7 @@ from rllib_odac.envs import make_env
 from rllib_odac.envs.adapter import own_success_distance
 from rllib_odac.goals import validate_exploration_goals, validate_relabelling
 from rllib_odac.objectives import Objective, make_objective, objective_class
-from rllib_odac.rules import RULES, SETTINGS
+from rllib_odac.rules import RULES, SETTINGS, check
 
 if TYPE_CHECKING:
     from rllib_odac.env_runner import GoalEnvRunner
@@ -254,10 +254,8 @@ class ODACConfig(AlgorithmConfig):
 
     def check_settings(self) -> None:
         """Checks the value of each setting by itself; `validate` does so too."""
-        for name, (is_allowed, allowed) in RULES.items():
-            value = getattr(self, name)
-            if not is_allowed(value):
-                raise ValueError(f"{name} is {value!r}, but must be {allowed}.")
+        for name in RULES:
+            check(name, getattr(self, name))
         if self.asynchronous is True and not self.num_env_runners and not self.in_evaluation:
             raise ValueError(
                 'asynchronous is True, but must be False or "auto" where num_env_runners is 0: '

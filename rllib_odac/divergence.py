@@ -121,11 +121,10 @@ class DivergenceGuard:
         if update is None:
             text = "an update's gradient is not finite"
         else:
-            losses = update.losses.items()
-            name, loss = next(
-                ((n, v) for n, v in losses if not math.isfinite(v)), ("total_loss", update.total)
-            )
-            text = f"the loss '{name}' is {float(loss)} at update {number}"
+            losses = [(n, float(v.detach())) for n, v in update.losses.items()]
+            bad = (each for each in losses if not math.isfinite(each[1]))
+            name, loss = next(bad, ("total_loss", float(update.total)))
+            text = f"the loss '{name}' is {loss} at update {number}"
             # What the update before did is still to be seen where the loss is read at once.
             cause = self._bad_gradient() if self._reads_at_once else None
             cause = cause or self._bad_parameter()

@@ -15,6 +15,12 @@ def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def shown(value: Any) -> str:
+    """A value as a message shows it: in one line, and not too long."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
 Rule = tuple[Callable[[Any], bool], str]
 
 
@@ -35,7 +41,10 @@ _NON_NEGATIVE: Rule = (lambda v: _is_number(v) and v >= 0, "a number of at least
 _COUNT: Rule = (lambda v: _is_int(v) and v >= 1, "a whole number of at least 1")
 _COUNT_FROM_0: Rule = (lambda v: _is_int(v) and v >= 0, "a whole number of at least 0")
 _SWITCH: Rule = (lambda v: isinstance(v, bool), "True or False")
-_MAPPING: Rule = (lambda v: isinstance(v, Mapping), "a mapping, such as {'key': value}")
+_MAPPING: Rule = (
+    lambda v: isinstance(v, Mapping) and all(isinstance(name, str) for name in v),
+    "a mapping of names, such as {'key': value}",
+)
 
 RULES: dict[str, Rule] = {
     "prior_discount": _FRACTION,
@@ -109,6 +118,22 @@ RULES: dict[str, Rule] = {
     "num_gpus_per_learner": _NON_NEGATIVE,
     "seed": _optional((lambda v: _is_int(v) and 0 <= v < 2**32, "a whole number in [0, 2^32)")),
 }
+
+
+def check(name: str, value: Any) -> None:
+    """Checks the value of a setting by itself.
+
+    Raises:
+        ValueError: With one sentence that names the setting, its value and what is allowed.
+    """
+    is_allowed, allowed = RULES[name]
+    try:
+        fits = bool(is_allowed(value))
+    except (ValueError, TypeError):  # it cannot even be compared, as an array of numbers
+        fits = False
+    if not fits:
+        raise ValueError(f"{name} is {shown(value)}, but must be {allowed}.")
+
 
 # What `apply_settings` takes; the rest has a section or an option of its own.
 SETTINGS = ["objective", *(name for name in RULES if name != "seed")]

@@ -26,6 +26,7 @@ import pandas as pd
 
 from rllib_odac.checkpoints import restore_newest
 from rllib_odac.cluster import Processes, check_room, join_or_start, num_cpus, processes
+from rllib_odac.rules import shown
 
 if TYPE_CHECKING:
     from rllib_odac.algorithm import ODAC
@@ -102,12 +103,12 @@ class RunSpec:
         for name, number in least.items():
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool):
-                raise ValueError(f"{name} is {value!r}, but must be a whole number.")
+                raise ValueError(f"{name} is {shown(value)}, but must be a whole number.")
             if value < number:
                 raise ValueError(f"{name} is {value}, but must be at least {number}.")
         stop = self.stop_success
         if stop is not None and not (isinstance(stop, int | float) and 0 < stop <= 1):
-            raise ValueError(f"stop_success is {self.stop_success}, but must be in (0, 1].")
+            raise ValueError(f"stop_success is {shown(stop)}, but must be in (0, 1].")
         config: ODACConfig = (
             ODACConfig()
             .environment(self.env)
