@@ -296,6 +296,12 @@ class ODAC(ResumableAlgorithm):
             self._call_learners()
             self._await_learners()
 
+    def forget_samples(self) -> None:
+        """Gives up what env runners are collecting, so that what has arrived can be saved."""
+        if self._sampling is not None:
+            self._sampling.forget()
+            self._ledger.drop_unfinished()
+
     def end_at(self, env_steps: int) -> None:
         """Asks remote env runners for no more than so many environment steps in all."""
         self._last_step = env_steps

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rllib_odac.pipeline import Sample
 
 
-class InterruptedRun(Exception):  # noqa: N818 (nothing went wrong)
+class InterruptedRun(Exception):
     """Training was asked to stop, between two steps of it."""
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import platform
 import shutil
@@ -24,8 +25,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from rllib_odac.checkpoints import restore_newest
+from rllib_odac.checkpoints import checkpoints_of_run, read_manifest, restore_newest
 from rllib_odac.cluster import Processes, check_room, join_or_start, num_cpus, processes
+from rllib_odac.faults import InterruptedRun
 from rllib_odac.rules import shown
 
 if TYPE_CHECKING:
@@ -41,6 +43,13 @@ LEARNING = (
 PROGRESS_COLUMNS = ("iteration", "env_steps", "updates", "wall_s", *FIGURES, *LEARNING)
 STEPS_PAST_THE_END = 100  # a run ends at most so many environment steps past its budget
 CHECKPOINTS_KEPT = 2
+LEARNER_FAILURES = 3  # in a row, without a new checkpoint in between, that a run goes on after
+
+logger = logging.getLogger(__name__)
+
+
+class LearnerLostError(Exception):
+    """The process of a remote learner is dead."""
 
 
 @dataclass
@@ -185,6 +194,8 @@ class Run:
         self.resume = resume
         self.on_row = on_row
         self.rows: list[dict[str, Any]] = []
+        self._is_stopped = False
+        self._algorithm: ODAC | None = None
         self._config = spec.config()
         self.spec = self._with_its_checkpoints(spec)
         self._check_directory()
@@ -220,8 +231,13 @@ class Run:
         Returns:
             What `summary.json` holds.
 
+        Where a learner dies, all begins anew from the newest checkpoint. Where something else
+        fails, a checkpoint is written first, if the learners are whole.
+
         Raises:
             ValueError: If the cluster can never hold the run's processes.
+            InterruptedRun: After `stop`; the run can be resumed from where it was.
+            RuntimeError: If learners die again and again without a new checkpoint in between.
         """
         import ray
 
@@ -231,13 +247,69 @@ class Run:
             join_or_start(num_cpus=num_cpus(self.processes))
         check_room(self.processes)
         _write_json(self.out / "config.json", asdict(self.spec))
-        algorithm = self._config.build_algo()
+        failures, reached = 0, -1
+        while True:
+            try:
+                return self._train_until_a_learner_dies()
+            except LearnerLostError as error:
+                steps = self.env_steps_saved
+                failures = failures + 1 if steps == reached else 1
+                reached = steps
+                if failures > LEARNER_FAILURES:
+                    raise RuntimeError(
+                        f"A learner was lost {failures} times without a new checkpoint in between; "
+                        "the run goes on with --resume."
+                    ) from error
+                logger.warning(
+                    "A learner is lost; the run goes on from its checkpoint at %d environment "
+                    "steps.",
+                    steps,
+                )
+
+    @property
+    def env_steps_saved(self) -> int:
+        """Environment steps of the newest checkpoint; 0 if there is none."""
+        for checkpoint in checkpoints_of_run(self.out):
+            with contextlib.suppress(ValueError):  # damaged
+                return int(read_manifest(checkpoint)["env_steps"])
+        return 0
+
+    def stop(self) -> None:
+        """Asks the run, from a signal handler or another thread, to save and to end soon."""
+        self._is_stopped = True
+        if self._algorithm is not None:
+            self._algorithm.is_interrupted = True
+
+    def _train_until_a_learner_dies(self) -> dict[str, Any]:
+        if self._is_stopped:
+            raise InterruptedRun
+        algorithm = self._algorithm = self._config.build_algo()
+        algorithm.is_interrupted = self._is_stopped
+        has_begun = False
         try:
             self._restore(algorithm)
+            has_begun = True
             self._train(algorithm)
             return self._finish(algorithm)
+        except Exception as error:
+            if algorithm.has_lost_a_learner:
+                raise LearnerLostError from error
+            if has_begun:
+                self._save_what_there_is(algorithm, error)
+            raise
         finally:
+            self._algorithm = None
             algorithm.stop()
+
+    def _save_what_there_is(self, algorithm: ODAC, error: Exception) -> None:
+        """Writes a checkpoint after an interruption, or after a failure that spared the learners."""
+        if isinstance(error, InterruptedRun):
+            algorithm.drain()
+            self._checkpoint(algorithm, self._checkpoint_path(algorithm.env_steps))
+        elif algorithm.can_be_saved:
+            with contextlib.suppress(Exception):  # what failed first is what counts
+                algorithm.forget_samples()
+                self._checkpoint(algorithm, self._checkpoint_path(algorithm.env_steps))
 
     def _train(self, algorithm: ODAC) -> None:
         start = time.perf_counter() - (self.rows[-1]["wall_s"] if self.rows else 0.0)
@@ -297,6 +369,7 @@ class Run:
             "objective": self.spec.objective,
             "seed": self.spec.seed,
             "evaluation_episodes": self.spec.final_episodes,
+            "faults": asdict(algorithm.losses),
             "versions": {
                 name: version(name)
                 for name in ("rllib-odac", "ray", "torch", "gymnasium", "mujoco", "numpy")
@@ -350,7 +423,8 @@ class Run:
         if self.out.exists() and not self.out.is_dir():
             raise ValueError(f"out is '{self.out}', which is a file; it must be a directory.")
         if not path.exists():
-            if self.out.is_dir() and any(self.out.iterdir()):
+            # A run that was killed before it began may leave half a config.json.
+            if self.out.is_dir() and {*os.listdir(self.out)} - {"config.json.partial"}:
                 raise ValueError(
                     f"out is '{self.out}', which holds other files; it must be empty, new, or a "
                     "run to resume."

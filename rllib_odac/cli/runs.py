@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ from rllib_odac.cli.common import (
     quiet_libraries,
     start_ray,
 )
+from rllib_odac.cli.signals import stopping_on_signals
+from rllib_odac.faults import InterruptedRun
 
 
 def train(
@@ -110,9 +113,22 @@ def train(
                 return
             # Where no learner is remote, this process learns; else it waits for the others.
             busy = spec.num_env_runners + max(1, spec.num_learners)
-            start_ray(run.processes, debug, address, busy)
-            with reporter:
-                summary = run.train()
+            with stopping_on_signals(run.stop) as stopping:
+                start_ray(run.processes, debug, address, busy)
+                stopping.install()
+                try:
+                    with reporter:
+                        summary = run.train()
+                except InterruptedRun:
+                    command = ["odac", "train", "--config", str(run.out / "config.json")]
+                    command += ["--out", str(run.out), "--resume"]
+                    command += ["--address", address] if address else []
+                    print(
+                        f"stopped at {run.env_steps_saved} environment steps; go on with: "
+                        f"{shlex.join(command)}",
+                        file=sys.stderr,
+                    )
+                    raise typer.Exit(stopping.exit_code) from None
         print(
             f"success {summary['success_rate']:.0%}, final distance "
             f"{summary['final_distance']:.4g} after {summary['env_steps']} steps and "
