@@ -18,7 +18,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,11 +28,12 @@ import pandas as pd
 from rllib_odac.checkpoints import checkpoints_of_run, read_manifest, restore_newest
 from rllib_odac.cluster import Processes, check_room, join_or_start, num_cpus, processes
 from rllib_odac.faults import InterruptedRun
-from rllib_odac.rules import shown
+from rllib_odac.run_spec import RunSpec, read_spec
 
 if TYPE_CHECKING:
     from rllib_odac.algorithm import ODAC
-    from rllib_odac.config import ODACConfig
+
+__all__ = ["FIGURES", "PROGRESS_COLUMNS", "Run", "RunSpec", "read_spec"]
 
 FIGURES = ("success_rate", "final_distance", "normalized_distance")
 LEARNING = (
@@ -41,7 +42,6 @@ LEARNING = (
     "policy_kl", "trivial_goal_share", "unreached_value",
 )  # fmt: skip
 PROGRESS_COLUMNS = ("iteration", "env_steps", "updates", "wall_s", *FIGURES, *LEARNING)
-STEPS_PAST_THE_END = 100  # a run ends at most so many environment steps past its budget
 CHECKPOINTS_KEPT = 2
 LEARNER_FAILURES = 3  # in a row, without a new checkpoint in between, that a run goes on after
 
@@ -50,123 +50,6 @@ logger = logging.getLogger(__name__)
 
 class LearnerLostError(Exception):
     """The process of a remote learner is dead."""
-
-
-@dataclass
-class RunSpec:
-    """What a run is: everything that decides its result.
-
-    Attributes:
-        env: Environment id.
-        objective: Name of the objective.
-        steps: Environment steps to train for.
-        seed: Seed of networks, exploration, replay and environments.
-        settings: Further fields of `ODACConfig`, by name.
-        num_env_runners: Remote env runners; 0 collects in the driver's process.
-        num_learners: Remote learners; 0 learns in the driver's process.
-        stop_success: Stop early once this success rate is reached in an evaluation.
-        evaluate_every: Environment steps between two evaluations, each a row of progress.
-        evaluation_episodes: Episodes of each evaluation but the last.
-        final_episodes: Episodes of the last evaluation.
-        checkpoint_every: Environment steps between two checkpoints; by default 1000, or a
-            fiftieth of `steps` if that is more.
-    """
-
-    env: str
-    objective: str = "odac"
-    steps: int = 100_000
-    seed: int = 0
-    settings: dict[str, Any] = field(default_factory=dict)
-    num_env_runners: int = 0
-    num_learners: int = 0
-    stop_success: float | None = None
-    evaluate_every: int = 1000
-    evaluation_episodes: int = 20
-    final_episodes: int = 100
-    checkpoint_every: int | None = None
-
-    @property
-    def checkpoint_interval(self) -> int:
-        """Environment steps between two checkpoints."""
-        if self.checkpoint_every is None:
-            return max(1000, self.steps // 50)
-        return self.checkpoint_every
-
-    def config(self) -> ODACConfig:
-        """The validated configuration of this run.
-
-        Raises:
-            ValueError: With one sentence on the first setting that is wrong.
-        """
-        from rllib_odac.config import ODACConfig
-
-        if not isinstance(self.env, str):
-            raise ValueError(f"env is {self.env!r}, but must be the id of an environment.")
-        least = {
-            **dict.fromkeys(
-                ("steps", "evaluate_every", "evaluation_episodes", "final_episodes"), 1
-            ),
-            **dict.fromkeys(("seed", "num_env_runners", "num_learners"), 0),
-            **({} if self.checkpoint_every is None else {"checkpoint_every": 1}),
-        }
-        for name, number in least.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise ValueError(f"{name} is {shown(value)}, but must be a whole number.")
-            if value < number:
-                raise ValueError(f"{name} is {value}, but must be at least {number}.")
-        stop = self.stop_success
-        if stop is not None and not (isinstance(stop, int | float) and 0 < stop <= 1):
-            raise ValueError(f"stop_success is {shown(stop)}, but must be in (0, 1].")
-        config: ODACConfig = (
-            ODACConfig()
-            .environment(self.env)
-            .training(objective=self.objective)
-            .env_runners(num_env_runners=self.num_env_runners)
-            .learners(num_learners=self.num_learners)
-            .evaluation(evaluation_duration=self.evaluation_episodes)
-            .reporting(min_sample_timesteps_per_iteration=self.evaluate_every)
-            .debugging(seed=self.seed, log_level="ERROR")
-        )
-        if "objective" in self.settings:
-            raise ValueError(
-                f"settings has objective {self.settings['objective']!r}, but must leave it to the "
-                "run's own objective."
-            )
-        config.apply_settings(self.settings)
-        config.check_settings()
-        environments = config.num_envs_per_env_runner
-        if environments > STEPS_PAST_THE_END:
-            raise ValueError(
-                f"num_envs_per_env_runner is {environments}, but must be at most "
-                f"{STEPS_PAST_THE_END}, so that a run ends within so many steps of its budget."
-            )
-        fragment = min(config.rollout_fragment_length, STEPS_PAST_THE_END // environments)
-        config.env_runners(rollout_fragment_length=fragment)
-        config.validate()
-        return config
-
-
-def read_spec(path: Path) -> dict[str, Any]:
-    """Fields of a `RunSpec` in a JSON file, such as a run's own config.json.
-
-    Raises:
-        ValueError: If the file cannot be read, or names a field that there is not.
-    """
-    try:
-        stored = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"config is '{path}', which cannot be read: {error}.") from None
-    known = [field.name for field in fields(RunSpec)]
-    if not isinstance(stored, dict) or not isinstance(stored.get("settings", {}), dict):
-        raise ValueError(
-            f"config is '{path}', but must hold an object with some of {known}, 'settings' being "
-            "an object too."
-        )
-    for name in stored:
-        if name not in known:
-            raise ValueError(f"config '{path}' has the field '{name}', but must use {known}.")
-    return stored
 
 
 class Run:
@@ -194,7 +77,6 @@ class Run:
         self.resume = resume
         self.on_row = on_row
         self.rows: list[dict[str, Any]] = []
-        self._is_stopped = False
         self._algorithm: ODAC | None = None
         self._config = spec.config()
         self.spec = self._with_its_checkpoints(spec)
@@ -274,27 +156,28 @@ class Run:
                 return int(read_manifest(checkpoint)["env_steps"])
         return 0
 
-    def stop(self) -> None:
-        """Asks the run, from a signal handler or another thread, to save and to end soon."""
-        self._is_stopped = True
+    def stop(self) -> bool:
+        """Lets `train`, from a signal handler or another thread, save soon and end.
+
+        Returns:
+            Whether it trains; if not, there is nothing to be saved, and nothing has been done.
+        """
         if self._algorithm is not None:
             self._algorithm.is_interrupted = True
+        return self._algorithm is not None
 
     def _train_until_a_learner_dies(self) -> dict[str, Any]:
-        if self._is_stopped:
-            raise InterruptedRun
-        algorithm = self._algorithm = self._config.build_algo()
-        algorithm.is_interrupted = self._is_stopped
-        has_begun = False
+        algorithm = self._config.build_algo()
         try:
             self._restore(algorithm)
-            has_begun = True
+            self._algorithm = algorithm
             self._train(algorithm)
+            self._algorithm = None  # what is left is quickly done
             return self._finish(algorithm)
         except Exception as error:
             if algorithm.has_lost_a_learner:
                 raise LearnerLostError from error
-            if has_begun:
+            if self._algorithm is not None:
                 self._save_what_there_is(algorithm, error)
             raise
         finally:
@@ -302,7 +185,7 @@ class Run:
             algorithm.stop()
 
     def _save_what_there_is(self, algorithm: ODAC, error: Exception) -> None:
-        """Writes a checkpoint after an interruption, or after a failure that spared the learners."""
+        """Writes a checkpoint after an interruption, or a failure that spared the learners."""
         if isinstance(error, InterruptedRun):
             algorithm.drain()
             self._checkpoint(algorithm, self._checkpoint_path(algorithm.env_steps))
@@ -391,6 +274,7 @@ class Run:
                 shutil.rmtree(old)
 
     def _restore(self, algorithm: ODAC) -> None:
+        self.rows = []
         if restore_newest(self.out, algorithm.restore_from_path) is not None:
             progress = pd.read_csv(self.out / "progress.csv", float_precision="round_trip")
             kept = progress[progress["env_steps"] <= algorithm.env_steps]

@@ -16,10 +16,11 @@ class Stopping:
     """What arrives, and what it does.
 
     Args:
-        stop: Called with the first signal; it asks for a clean end and returns at once.
+        stop: Called with the first signal: it lets what runs end by itself, and says whether it
+            will. If it will not, the signal ends this process with `SystemExit`.
     """
 
-    def __init__(self, stop: Callable[[], None]) -> None:
+    def __init__(self, stop: Callable[[], bool]) -> None:
         self.received: signal.Signals | None = None
         self._stop = stop
 
@@ -37,13 +38,14 @@ class Stopping:
         if self.received is not None:
             os._exit(128 + number)  # Ray's processes notice that they are alone, and end
         self.received = signal.Signals(number)
-        self._stop()
+        if not self._stop():
+            sys.exit(self.exit_code)
         # Not by print: the signal may have come while something else was printing.
-        os.write(sys.stderr.fileno(), b"stopping after a checkpoint; once more stops at once\n")
+        os.write(2, b"stopping after a checkpoint; once more stops at once\n")
 
 
 @contextlib.contextmanager
-def stopping_on_signals(stop: Callable[[], None]) -> Iterator[Stopping]:
+def stopping_on_signals(stop: Callable[[], bool]) -> Iterator[Stopping]:
     """Lets SIGINT and SIGTERM ask for a clean end within."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
     stopping = Stopping(stop)
