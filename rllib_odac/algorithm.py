@@ -162,6 +162,8 @@ class ODAC(ResumableAlgorithm):
         """Asks every env runner for a fragment, and waits for it."""
         for runner in sampling.free_runners(requests_each=1):
             self._request(sampling, runner)
+        if not sampling.references:
+            time.sleep(0.1)  # no env runner is alive
         timeout_s = self.config.sample_timeout_s
         return sampling.take(wait(sampling.references, timeout_s, len(sampling.expected)))
 
@@ -348,7 +350,7 @@ class ODAC(ResumableAlgorithm):
         num_learners = max(1, self.config.num_learners)  # which may be fewer than there were
         self._next_learner = counters["next_learner"] % num_learners
         self._learning_since = counters["learning_since"]
-        self._ledger.restore(counters["losses"])
+        self._ledger.restore(counters.get("losses", {}))
         self._guidance = Guidance(updates=self.updates)
 
     @override(ResumableAlgorithm)

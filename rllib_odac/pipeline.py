@@ -29,6 +29,7 @@ from rllib_odac.learner import ODACTorchLearner
 NUM_EXPLORATION_GOALS = 256  # achieved goals that each learner draws anew in every call
 CALLS_AHEAD = 2  # calls of learners under way: one that is worked on and one that follows at once
 STALLED = 5  # an env runner is restarted when a request has been overdue for so many times its time
+SECONDS_TO_KNOW = 5  # of a learner's death, after what the others make of it has arrived
 
 logger = logging.getLogger(__name__)
 
@@ -131,10 +132,15 @@ class Sampling:
         healthy = self._manager.healthy_actor_ids()
         if healthy and not self._requests:
             self._heard = now  # learners are to catch up first
+        late = [key for key, each in self._requests.items() if now - each.time > self._timeout_s]
+        # This process may have been away itself: some wait to be taken.
+        if late and (answered := wait(late, timeout_s=0)):
+            self._heard = now
+            late = [reference for reference in late if reference not in answered]
         oldest: dict[int, float] = {}
-        for request in self._requests.values():
+        for request in [self._requests[reference] for reference in late]:
             oldest[request.runner] = min(request.time, oldest.get(request.runner, now))
-        overdue = {runner for runner in oldest if now - oldest[runner] > self._timeout_s}
+        overdue = set(oldest)
         for runner in overdue - self._overdue:
             logger.warning(
                 "Env runner %d has not answered for %g s; going on without it.",
@@ -362,10 +368,16 @@ class Learning:
         return done
 
     def has_lost_one(self) -> bool:
-        """Whether a learner's process is dead."""
+        """Whether a learner's process is dead. After a failure it takes a while to be known."""
         if self._group.is_local:
             return False
-        return any(map(_is_dead, self._group._worker_manager.actors().values()))
+        deadline = time.monotonic() + (SECONDS_TO_KNOW if self.has_failed else 0)
+        while True:
+            if any(map(_is_dead, self._group._worker_manager.actors().values())):
+                return True
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.1)
 
     def forget(self) -> None:
         """Waits for all calls and drops what they bring."""

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +22,9 @@ from rllib_odac.cli.common import (
 )
 from rllib_odac.cli.signals import stopping_on_signals
 from rllib_odac.faults import InterruptedRun
+
+if TYPE_CHECKING:
+    from rllib_odac.runs import Run
 
 
 def train(
@@ -119,16 +122,12 @@ def train(
                 try:
                     with reporter:
                         summary = run.train()
-                except InterruptedRun:
-                    command = ["odac", "train", "--config", str(run.out / "config.json")]
-                    command += ["--out", str(run.out), "--resume"]
-                    command += ["--address", address] if address else []
-                    print(
-                        f"stopped at {run.env_steps_saved} environment steps; go on with: "
-                        f"{shlex.join(command)}",
-                        file=sys.stderr,
-                    )
-                    raise typer.Exit(stopping.exit_code) from None
+                except Exception as error:
+                    if run.env_steps_saved:
+                        _say_how_to_go_on(run, address)
+                    if isinstance(error, InterruptedRun):
+                        raise typer.Exit(stopping.exit_code) from None
+                    raise
         print(
             f"success {summary['success_rate']:.0%}, final distance "
             f"{summary['final_distance']:.4g} after {summary['env_steps']} steps and "
@@ -172,6 +171,15 @@ def evaluate(
         if video is not None:
             for path in policy.record(video, seed):
                 print(path, file=sys.stderr if as_json else sys.stdout)
+
+
+def _say_how_to_go_on(run: Run, address: str | None) -> None:
+    command = ["odac", "train", "--config", str(run.out / "config.json"), "--out", str(run.out)]
+    command += ["--resume", *(["--address", address] if address else [])]
+    print(
+        f"stopped at {run.env_steps_saved} environment steps; go on with: {shlex.join(command)}",
+        file=sys.stderr,
+    )
 
 
 class _Reporter:

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+import psutil
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -36,7 +38,11 @@ class Stopping:
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         if self.received is not None:
-            os._exit(128 + number)  # Ray's processes notice that they are alone, and end
+            # Ray's own processes would notice only after a minute that they are alone.
+            for process in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+            os._exit(128 + number)
         self.received = signal.Signals(number)
         if not self._stop():
             sys.exit(self.exit_code)
