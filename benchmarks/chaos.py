@@ -11,7 +11,8 @@ the replay twice. Lost may be only what was with the killed processes.
 
 `driver`: a training in one process, `odac train`, gets SIGKILL, whatever it is doing, starting and
 saving included, and is resumed. It must end exactly as one that nobody killed: then nothing was
-lost for good and nothing counted twice. No process of Ray's may be left after a kill.
+lost for good and nothing counted twice. Nor may a process of Ray's be left in the end: its agents
+notice late that they are alone.
 
 Both end with 100 episodes on held-out goals, that must be reached as if nothing had happened.
 """
@@ -29,6 +30,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -47,6 +49,7 @@ from rllib_odac.learner import ODACTorchLearner
 
 NODES = 3
 STORE = 80 * 2**20  # bytes of each node's object store
+SECONDS_TO_NOTICE = 150  # that one is alone
 ENVS, FRAGMENT = 2, 10  # of an env runner: an episode ends after a few requests
 Row = dict[str, Any]
 
@@ -96,13 +99,14 @@ def kill_env_runners(options: argparse.Namespace, algorithm: ODAC) -> Iterator[R
         if time.perf_counter() < due or not (processes := env_runner_processes()):
             continue
         victim = rng.choice(processes)
+        doing = victim.cmdline()[0].removeprefix("ray::GoalEnvRunner").lstrip(".") or "waiting"
         victim.kill()
         kills += 1
         due = time.perf_counter() + rng.uniform(*options.pause)
         yield {
             "kill": kills,
             "second": round(time.perf_counter() - start, 2),
-            "pid": victim.pid,
+            "was_doing": doing,
             "running": len(processes),
             "env_steps": algorithm.env_steps,
             "updates": algorithm.updates,
@@ -139,7 +143,7 @@ def env_runners_outcome(algorithm: ODAC, options: argparse.Namespace) -> dict[st
         "updates are those that the steps ask for": algorithm.updates
         == int(owed * config.updates_per_env_step),
         "no more is lost than was with the killed": losses.env_steps_lost <= most_lost,
-        "every kill is noticed": losses.env_runners_lost <= options.kills,
+        "no env runner is mourned that was not killed": losses.env_runners_lost <= options.kills,
     }
     evaluated = algorithm.evaluate_held_out(100)
     return {
@@ -190,9 +194,17 @@ def saved_steps(out: Path) -> int:
     return max((int(name.removeprefix("step_")) for name in names), default=0)
 
 
+def watch_the_last(children: list[psutil.Process], row: Row) -> None:
+    """Enters how long those that a killed driver had started have outlived it."""
+    start = time.perf_counter()
+    _, left = psutil.wait_procs(children, timeout=SECONDS_TO_NOTICE)
+    row["processes_left"] = len(left)
+    row["seconds_till_last_is_gone"] = round(time.perf_counter() - start, 1)
+
+
 def kill_driver(options: argparse.Namespace, out: Path) -> Iterator[Row]:
     """Starts, kills and resumes; a row a kill. Ends when the training does."""
-    rng, start = random.Random(options.seed), time.perf_counter()
+    rng, start, watches = random.Random(options.seed), time.perf_counter(), []
     for kill in range(1, options.kills + 1):
         before = saved_steps(out)
         process = subprocess.Popen(
@@ -206,19 +218,23 @@ def kill_driver(options: argparse.Namespace, out: Path) -> Iterator[Row]:
             children = psutil.Process(process.pid).children(recursive=True)
             process.kill()
             process.wait()
-        _, left = psutil.wait_procs(children, timeout=30)
         progress = out / "progress.csv"
         reported = pd.read_csv(progress)["env_steps"].max() if progress.exists() else 0
-        yield {
+        row = {
             "kill": kill,
             "second": round(time.perf_counter() - start, 2),
             "processes": 1 + len(children),
-            "processes_left": len(left),
             "env_steps_saved_before": before,
             "env_steps_saved": saved_steps(out),
             "env_steps_reported": 0 if pd.isna(reported) else int(reported),
             "was_saving": any((out / "checkpoints").glob("*.partial")),
         }
+        watch = threading.Thread(target=watch_the_last, args=(children, row))
+        watch.start()
+        watches.append(watch)
+        yield row
+    for watch in watches:
+        watch.join()
 
 
 def driver_outcome(options: argparse.Namespace, out: Path, rows: list[Row]) -> dict[str, Any]:
@@ -234,7 +250,7 @@ def driver_outcome(options: argparse.Namespace, out: Path, rows: list[Row]) -> d
     lost = [max(0, row["env_steps_reported"] - row["env_steps_saved"]) for row in rows]
     checks = {
         "it ends as a run that nobody killed": ours.equals(theirs),
-        "no process is left after a kill": not any(row["processes_left"] for row in rows),
+        "no process is left in the end": not any(row["processes_left"] for row in rows),
         "no checkpoint is lost": all(
             row["env_steps_saved"] >= row["env_steps_saved_before"] for row in rows
         ),
@@ -242,6 +258,7 @@ def driver_outcome(options: argparse.Namespace, out: Path, rows: list[Row]) -> d
     }
     return {
         "kills_before_the_end": len(rows),
+        "seconds_till_last_process_is_gone": max(row["seconds_till_last_is_gone"] for row in rows),
         "kills_while_saving": sum(row["was_saving"] for row in rows),
         "env_steps": summary["env_steps"],
         "updates": summary["updates"],
@@ -256,7 +273,7 @@ def chaos_of_driver(options: argparse.Namespace, csv: Path) -> dict[str, Any]:
         for row in kill_driver(options, out):
             rows.append(row)
             print(row, flush=True)
-            pd.DataFrame(rows).to_csv(csv, index=False)
+        pd.DataFrame(rows).to_csv(csv, index=False)
         return driver_outcome(options, out, rows)
 
 
