@@ -29,16 +29,9 @@ from rllib_odac.config import ODACConfig
 from rllib_odac.evaluation.evaluate import evaluate_episodes, summarize
 from rllib_odac.faults import InterruptedRun, Ledger, Losses
 from rllib_odac.learner import UPDATES_PER_DRAW
-from rllib_odac.pipeline import (
-    Guidance,
-    LearnerResult,
-    Learning,
-    Sample,
-    Sampling,
-    sample_of,
-    wait,
-)
+from rllib_odac.pipeline import LearnerResult, Learning, wait
 from rllib_odac.resumable import ResumableAlgorithm
+from rllib_odac.sampling import Guidance, Sample, Sampling, sample_of
 
 UPDATES_PER_CALL = UPDATES_PER_DRAW  # of learners, while samples are under way
 

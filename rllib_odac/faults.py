@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rllib_odac.pipeline import Sample
+    from rllib_odac.sampling import Sample
 
 
 class InterruptedRun(Exception):

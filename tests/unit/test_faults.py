@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rllib_odac.faults import Ledger
-from rllib_odac.pipeline import Sample
+from rllib_odac.sampling import Sample
 
 
 class Runner:
