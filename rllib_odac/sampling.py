@@ -86,7 +86,8 @@ class Sampling:
         self._group = group
         self._manager = group._worker_manager
         self._timeout_s = timeout_s
-        self._patience_s = patience_s
+        # Whoever stalls gets a second chance.
+        self._patience_s = max(patience_s, 2 * STALLED * timeout_s)
         self._ledger = ledger
         self._requests: dict[ray.ObjectRef, _Request] = {}
         self._pings: dict[int, ray.ObjectRef] = {}  # of env runners that have died
@@ -131,13 +132,16 @@ class Sampling:
         overdue = set(oldest)
         for runner in overdue - self._overdue:
             logger.warning(
-                "Env runner %d has not answered for %g s; going on without it.",
+                "Env runner %d has not answered for %g s (sample_timeout_s); going on without it.",
                 *(runner, self._timeout_s),
             )
         self._overdue = overdue
         for runner in overdue:
             if now - oldest[runner] > STALLED * self._timeout_s:
-                logger.warning("Env runner %d has stalled; it is restarted.", runner)
+                logger.warning(
+                    "Env runner %d has not answered for %g s; it is restarted.",
+                    *(runner, STALLED * self._timeout_s),
+                )
                 self._ledger.losses.env_runners_stalled += 1
                 ray.kill(self._manager.actors()[runner], no_restart=False)
                 self._give_up_on(runner)

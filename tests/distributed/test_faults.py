@@ -141,7 +141,6 @@ def test_an_env_runner_that_stalls_is_restarted_and_in_the_end_given_up(ray_clus
         sample_timeout_s=0.5,
         env_runner_restore_timeout_s=20,
     )
-    algorithm._sampling._patience_s = 20
     while algorithm.losses.env_runners_stalled < 3:
         algorithm.train()
     check_accounts(algorithm)
