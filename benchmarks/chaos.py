@@ -5,9 +5,11 @@
 
 `env-runners`: three remote env runners and a remote learner on a cluster of three nodes on this
 machine. Again and again one env runner's process gets SIGKILL, whatever it is doing; Ray starts it
-anew. In the end nothing may be missing from the accounts: every environment step counted is in the
-replay, in an episode that is going on, or entered as lost with its env runner, and no episode is in
-the replay twice. Lost may be only what was with the killed processes.
+anew. With `--node-share` some of the kills take a whole node with all that it holds, and another
+one joins later; the head node, with driver and learner, is spared. In the end nothing may be
+missing from the accounts: every environment step counted is in the replay, in an episode that is
+going on, or entered as lost with its env runner, and no episode is in the replay twice. Lost may be
+only what was with the killed: episodes going on, and those that no learner had fetched.
 
 `driver`: a training in one process, `odac train`, gets SIGKILL, whatever it is doing, starting and
 saving included, and is resumed. It must end exactly as one that nobody killed: then nothing was
@@ -44,8 +46,9 @@ import torch
 from ray.cluster_utils import Cluster
 
 from rllib_odac import ODACConfig
-from rllib_odac.algorithm import ODAC
+from rllib_odac.algorithm import ODAC, UPDATES_PER_CALL
 from rllib_odac.learner import ODACTorchLearner
+from rllib_odac.pipeline import CALLS_AHEAD
 
 NODES = 3
 STORE = 80 * 2**20  # bytes of each node's object store
@@ -59,8 +62,8 @@ Row = dict[str, Any]
 
 def start_cluster() -> Cluster:
     """Three nodes on this machine; one more place than there are env runners."""
-    head = {"num_cpus": 2, "include_dashboard": False, "object_store_memory": STORE}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
+    head = {"num_cpus": 2, "resources": {"learner": 1}, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=head | {"object_store_memory": STORE})
     for _ in range(NODES - 1):
         cluster.add_node(num_cpus=1, object_store_memory=STORE)
     cluster.wait_for_nodes()
@@ -73,7 +76,8 @@ def build(options: argparse.Namespace) -> ODAC:
     config.env_runners(
         num_env_runners=NODES, num_envs_per_env_runner=ENVS, rollout_fragment_length=FRAGMENT
     )
-    config.learners(num_learners=1).training(updates_per_env_step=options.updates_per_env_step)
+    config.learners(num_learners=1, custom_resources_per_learner={"learner": 1})
+    config.training(updates_per_env_step=options.updates_per_env_step)
     config.evaluation(evaluation_interval=None)
     return config.reporting(min_sample_timesteps_per_iteration=1).build_algo()
 
@@ -90,7 +94,9 @@ def env_runner_processes() -> list[psutil.Process]:
     return [process for _, process in sorted(found, key=lambda each: each[0])]
 
 
-def kill_env_runners(options: argparse.Namespace, algorithm: ODAC) -> Iterator[Row]:
+def kill_env_runners(
+    options: argparse.Namespace, algorithm: ODAC, cluster: Cluster
+) -> Iterator[Row]:
     """Trains and kills; a row a kill."""
     rng, start = random.Random(options.seed), time.perf_counter()
     kills, due = 0, start
@@ -98,15 +104,23 @@ def kill_env_runners(options: argparse.Namespace, algorithm: ODAC) -> Iterator[R
         algorithm.train()
         if time.perf_counter() < due or not (processes := env_runner_processes()):
             continue
-        victim = rng.choice(processes)
-        doing = victim.cmdline()[0].removeprefix("ray::GoalEnvRunner").lstrip(".") or "waiting"
-        victim.kill()
+        victim, nodes = rng.choice(processes), list(cluster.worker_nodes)
+        title = victim.cmdline()[0].removeprefix("ray::GoalEnvRunner").lstrip(".")
+        if len(nodes) < NODES - 1:
+            cluster.add_node(num_cpus=1, object_store_memory=STORE, wait=False)
+        if rng.random() < options.node_share and nodes:
+            cluster.remove_node(rng.choice(nodes), allow_graceful=False)
+            killed = "node"
+        else:
+            victim.kill()
+            killed = "process"
         kills += 1
         due = time.perf_counter() + rng.uniform(*options.pause)
         yield {
             "kill": kills,
             "second": round(time.perf_counter() - start, 2),
-            "was_doing": doing,
+            "killed": killed,
+            "was_doing": (title or "waiting") if killed == "process" else None,
             "running": len(processes),
             "env_steps": algorithm.env_steps,
             "updates": algorithm.updates,
@@ -133,9 +147,10 @@ def env_runners_outcome(algorithm: ODAC, options: argparse.Namespace) -> dict[st
         algorithm.config,
         algorithm.env_steps - algorithm.config.num_steps_before_learning,
     )
-    # With a killed env runner: its open episodes, and what no learner had taken yet.
-    horizon = algorithm.config.environment_facts["max_episode_steps"]
-    most_lost = options.kills * ENVS * (horizon + horizon)
+    # With a killed env runner: episodes going on, and what waits for as many calls of the learner.
+    horizon = config.environment_facts["max_episode_steps"]
+    waiting = (CALLS_AHEAD + 1) * UPDATES_PER_CALL / config.updates_per_env_step
+    most_lost = losses.env_runners_lost * (ENVS * horizon + waiting)
     checks = {
         "every step is accounted for": algorithm.env_steps
         == replayed + unfinished + losses.env_steps_lost,
@@ -143,15 +158,18 @@ def env_runners_outcome(algorithm: ODAC, options: argparse.Namespace) -> dict[st
         "updates are those that the steps ask for": algorithm.updates
         == int(owed * config.updates_per_env_step),
         "no more is lost than was with the killed": losses.env_steps_lost <= most_lost,
-        "no env runner is mourned that was not killed": losses.env_runners_lost <= options.kills,
+        "no env runner is mourned that was not killed": losses.env_runners_lost
+        <= options.kills * (2 if options.node_share else 1),  # a node may have held two
     }
     evaluated = algorithm.evaluate_held_out(100)
+    samples_lost = result["learners"]["__all_modules__"]["samples_lost"]
     return {
         "env_steps": algorithm.env_steps,
         "updates": algorithm.updates,
         "in_replay": replayed,
         "unfinished": unfinished,
         "losses": result["faults"],
+        "samples_lost": samples_lost,
         "success_rate": evaluated["success_rate"],
         "checks": checks,
     }
@@ -162,7 +180,7 @@ def chaos_of_env_runners(options: argparse.Namespace, csv: Path) -> dict[str, An
     try:
         algorithm = build(options)
         rows: list[Row] = []
-        for row in kill_env_runners(options, algorithm):
+        for row in kill_env_runners(options, algorithm, cluster):
             rows.append(row)
             print(row, flush=True)
             pd.DataFrame(rows).to_csv(csv, index=False)
@@ -291,6 +309,9 @@ def main() -> None:
     parser.add_argument(
         "--pause", type=float, nargs=2, help="seconds between kills, from and to [1 4; driver 4 12]"
     )
+    parser.add_argument(
+        "--node-share", type=float, default=0.0, help="of kills of env runners that take a node"
+    )
     parser.add_argument("--least-success", type=float, default=0.95)
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("results"))
     options = parser.parse_args()
@@ -299,7 +320,7 @@ def main() -> None:
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
     options.output.mkdir(parents=True, exist_ok=True)
-    name = f"chaos_{options.what.replace('-', '_')}"
+    name = f"chaos_{options.what.replace('-', '_')}" + ("_and_nodes" if options.node_share else "")
     start = time.perf_counter()
     chaos = chaos_of_driver if of_driver else chaos_of_env_runners
     outcome = chaos(options, options.output / f"{name}.csv")
