@@ -138,10 +138,10 @@ def test_nothing_is_waited_for_where_env_runners_are_gone_for_good(ray_cluster):
 def test_an_env_runner_that_stalls_is_restarted_and_in_the_end_given_up(ray_cluster):
     algorithm = build(
         env={"faults": ("stall",), "rate": 1.0, "after": 100},
-        sample_timeout_s=0.5,
-        env_runner_restore_timeout_s=20,
+        sample_timeout_s=1,
+        env_runner_restore_timeout_s=300,
     )
-    while algorithm.losses.env_runners_stalled < 3:
+    while algorithm.losses.env_runners_stalled < 2:
         algorithm.train()
     check_accounts(algorithm)
     algorithm._sampling._patience_s = 1.5
