@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 import subprocess
@@ -22,6 +23,7 @@ def start(out, *arguments):
     process = subprocess.Popen(
         [sys.executable, "-m", "rllib_odac.cli", "train", *LONG, "--out", str(out), *arguments],
         **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True},
+        start_new_session=True,
     )
     wait_for(lambda: num_rows(out) >= 2)
     return process, psutil.Process(process.pid).children(recursive=True)
@@ -38,13 +40,16 @@ def are_gone(children):
 
 @pytest.mark.parametrize(
     ("number", "arguments"),
-    [(signal.SIGINT, ()), (signal.SIGTERM, ("--num-env-runners", "1", "--num-learners", "1"))],
+    [(signal.SIGTERM, ()), (signal.SIGINT, ("--num-env-runners", "1", "--num-learners", "1"))],
     ids=["one process", "three processes"],
 )
 def test_a_signal_stops_with_a_checkpoint_and_says_how_to_go_on(tmp_path, number, arguments):
     out = tmp_path / "a run"
     process, children = start(out, *arguments)
-    process.send_signal(number)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # a terminal sends it to Ray's processes too
+    else:
+        process.send_signal(number)
     _, errors = process.communicate(timeout=100)
     assert process.returncode == 128 + number
     stopping, going_on = [line for line in errors.splitlines() if "core_worker.cc" not in line]
