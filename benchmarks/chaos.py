@@ -52,6 +52,7 @@ from rllib_odac.pipeline import CALLS_AHEAD
 
 NODES = 3
 STORE = 80 * 2**20  # bytes of each node's object store
+STARTING = 0.2  # share of kills of a driver that do not wait until it trains
 SECONDS_TO_NOTICE = 150  # that one is alone
 ENVS, FRAGMENT = 2, 10  # of an env runner: an episode ends after a few requests
 Row = dict[str, Any]
@@ -212,6 +213,13 @@ def saved_steps(out: Path) -> int:
     return max((int(name.removeprefix("step_")) for name in names), default=0)
 
 
+def wait_till_it_trains(process: subprocess.Popen[bytes], out: Path) -> None:
+    """Returns when a run that was started just now has its networks, or is over."""
+    start, progress = time.time(), out / "progress.csv"  # written when training begins
+    while process.poll() is None and not (progress.exists() and progress.stat().st_mtime > start):
+        time.sleep(0.05)
+
+
 def watch_the_last(children: list[psutil.Process], row: Row) -> None:
     """Enters how long those that a killed driver had started have outlived it."""
     start = time.perf_counter()
@@ -229,8 +237,11 @@ def kill_driver(options: argparse.Namespace, out: Path) -> Iterator[Row]:
             [*command(options, out), *(["--resume"] if (out / "config.json").exists() else [])],
             stdout=subprocess.DEVNULL,
         )
+        starting, pause = rng.random() < STARTING, rng.uniform(*options.pause)
+        if not starting:
+            wait_till_it_trains(process, out)
         try:
-            process.wait(rng.uniform(*options.pause))
+            process.wait(pause)
             break  # it has come to its end
         except subprocess.TimeoutExpired:
             children = psutil.Process(process.pid).children(recursive=True)
@@ -241,6 +252,7 @@ def kill_driver(options: argparse.Namespace, out: Path) -> Iterator[Row]:
         row = {
             "kill": kill,
             "second": round(time.perf_counter() - start, 2),
+            "was_starting": starting,
             "processes": 1 + len(children),
             "env_steps_saved_before": before,
             "env_steps_saved": saved_steps(out),
@@ -277,6 +289,7 @@ def driver_outcome(options: argparse.Namespace, out: Path, rows: list[Row]) -> d
     return {
         "kills_before_the_end": len(rows),
         "seconds_till_last_process_is_gone": max(row["seconds_till_last_is_gone"] for row in rows),
+        "kills_while_starting": sum(row["was_starting"] for row in rows),
         "kills_while_saving": sum(row["was_saving"] for row in rows),
         "env_steps": summary["env_steps"],
         "updates": summary["updates"],
@@ -307,7 +320,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6000, help="to train for, at least")
     parser.add_argument("--updates-per-env-step", type=float, default=0.5)
     parser.add_argument(
-        "--pause", type=float, nargs=2, help="seconds between kills, from and to [1 4; driver 4 12]"
+        "--pause", type=float, nargs=2, help="seconds between kills, from and to [1 4; driver 0 8]"
     )
     parser.add_argument(
         "--node-share", type=float, default=0.0, help="of kills of env runners that take a node"
@@ -316,7 +329,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("results"))
     options = parser.parse_args()
     of_driver = options.what == "driver"
-    options.pause = options.pause or ((4.0, 12.0) if of_driver else (1.0, 4.0))
+    options.pause = options.pause or ((0.0, 8.0) if of_driver else (1.0, 4.0))
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
     options.output.mkdir(parents=True, exist_ok=True)
