@@ -7,7 +7,6 @@ them, relabels them and updates from them.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -22,6 +21,7 @@ from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import ALL_MODULES, WEIGHTS_SEQ_NO
 from torch import Tensor
 
+from rllib_odac.arithmetic import flushed_denormals, matmul_precision
 from rllib_odac.divergence import DivergenceGuard
 from rllib_odac.episodes import GoalEpisode
 from rllib_odac.goals import ExplorationGoals, validate_exploration_goals
@@ -42,31 +42,6 @@ UPDATES_SKIPPED = "updates_skipped"  # because they were not finite
 SAMPLES_LOST = "samples_lost"  # with their env runner or node: each some episodes
 UPDATES_PER_DRAW = 16  # updates whose batches are drawn from the replay at once
 LEARNER_STATE = "odac_learner"
-
-
-@contextlib.contextmanager
-def _flushed_denormals() -> Iterator[None]:
-    """Treats denormal numbers as zero, in this thread and for this while only.
-
-    Adam's moments of weights that no longer learn decay into them, and a CPU counts many times
-    slower with denormal numbers: a tenth of an update's time after 10,000 updates.
-    """
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(False)
-
-
-@contextlib.contextmanager
-def _matmul_precision(precision: str) -> Iterator[None]:
-    """Lets matrix products of float32 numbers be this exact for a while: see PyTorch's setting."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(precision)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 class ODACTorchLearner(TorchLearner):
@@ -135,7 +110,7 @@ class ODACTorchLearner(TorchLearner):
         )
 
     @override(Learner)
-    @_flushed_denormals()
+    @flushed_denormals()
     def update(
         self,
         *,
@@ -368,7 +343,7 @@ class ODACTorchLearner(TorchLearner):
 
     @override(TorchLearner)
     def _update(self, batch: dict[str, Any]) -> tuple[Any, Any, Any]:
-        with _matmul_precision(self.config.matmul_precision):
+        with matmul_precision(self.config.matmul_precision):
             return super()._update(batch)
 
     @override(TorchLearner)
