@@ -269,7 +269,6 @@ class ODAC(ResumableAlgorithm):
         num_learners = max(1, self.config.num_learners)  # which may be fewer than there were
         self._next_learner = counters["next_learner"] % num_learners
         self._learning_since = counters["learning_since"]
-        self._guidance = Guidance(updates=self.updates)
 
     @override(ResumableAlgorithm)
     def forget_what_is_under_way(self) -> None:
@@ -277,6 +276,10 @@ class ODAC(ResumableAlgorithm):
             self._sampling.forget()
         self._learning.forget()
         self._shards = self._empty_shards()
+
+    @override(ResumableAlgorithm)
+    def weights_were_restored(self) -> None:
+        self._guidance = Guidance(updates=self.updates)
 
     @override(ResumableAlgorithm)
     def replay_was_restored(self, transitions: int | None) -> None:

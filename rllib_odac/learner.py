@@ -95,6 +95,11 @@ class ODACTorchLearner(TorchLearner):
         """The module being trained, without RLlib's and DDP's wrappers."""
         return self.module[DEFAULT_MODULE_ID].unwrapped()
 
+    @property
+    def num_updates(self) -> int:
+        """Updates made since the beginning of the run, skipped ones included."""
+        return self._num_updates
+
     @override(TorchLearner)
     def configure_optimizers_for_module(
         self, module_id: str, config: AlgorithmConfig | None = None
@@ -174,12 +179,9 @@ class ODACTorchLearner(TorchLearner):
             key=ALL_MODULES,
             window=1,
         )
-        skipped = self._guard.take_skipped()  # the same on all learners: one of them counts
-        self.metrics.log_value(
-            (ALL_MODULES, UPDATES_SKIPPED),
-            skipped if self._learner_index == 0 else 0,
-            reduce="lifetime_sum",
-        )
+        skipped = self._guard.take_skipped()
+        skipped *= self._learner_index == 0  # the same on all learners: one of them counts
+        self.metrics.log_value((ALL_MODULES, UPDATES_SKIPPED), skipped, reduce="lifetime_sum")
         return self.metrics.reduce()
 
     def _arrived(
@@ -329,16 +331,8 @@ class ODACTorchLearner(TorchLearner):
 
     def _log(self, module_id: str, quantities: dict[str, Tensor]) -> None:
         """Logs the mean of each quantity of the last update, and stops training that diverges."""
-        self._guard.read()
         values = {name: float(value.detach().double().mean()) for name, value in quantities.items()}
-        bad = [name for name, value in values.items() if not np.isfinite(value)]
-        if bad and self.config.on_divergence == "stop":
-            raise FloatingPointError(
-                f"Training diverged: '{bad[0]}' is {values[bad[0]]} at update "
-                f"{self._update_number}."
-            )
-        for name in bad:
-            del values[name]
+        values = self._guard.finite(self._update_number, values)
         self.metrics.log_dict(values, key=module_id, window=1)
 
     @override(TorchLearner)
