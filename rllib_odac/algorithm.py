@@ -344,7 +344,6 @@ class ODAC(ResumableAlgorithm):
         self._next_learner = counters["next_learner"] % num_learners
         self._learning_since = counters["learning_since"]
         self._ledger.restore(counters.get("losses", {}))
-        self._guidance = Guidance(updates=self.updates)
 
     @override(ResumableAlgorithm)
     def forget_what_is_under_way(self) -> None:
@@ -352,6 +351,10 @@ class ODAC(ResumableAlgorithm):
             self._sampling.forget()
         self._learning.forget()
         self._shards, self._transitions = self._empty_shards(), 0
+
+    @override(ResumableAlgorithm)
+    def weights_were_restored(self) -> None:
+        self._guidance = Guidance(updates=self.updates)
 
     @override(ResumableAlgorithm)
     def replay_was_restored(self, transitions: int | None) -> None:

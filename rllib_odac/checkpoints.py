@@ -16,11 +16,10 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pyarrow.fs import FileSystem, FileType
+from pyarrow.fs import FileSystem
 
 from rllib_odac.storage import Fingerprint, Place
 
@@ -34,22 +33,11 @@ class DamagedCheckpoint(ValueError):
     """A checkpoint that is incomplete, or is not what was written."""
 
 
-@dataclass(frozen=True)
-class Draft(Place):
-    """The directory that a checkpoint is written into.
-
-    Attributes:
-        others: Names in it that are no part of the checkpoint.
-    """
-
-    others: frozenset[str] = frozenset()
-
-
 # The manifest ------------------------------------------------------------------------------------
 
 
 def write_manifest(
-    checkpoint: Draft, content: Mapping[str, Any], elsewhere: Mapping[str, Fingerprint]
+    checkpoint: Place, content: Mapping[str, Any], elsewhere: Mapping[str, Fingerprint]
 ) -> None:
     """Writes what a checkpoint says of itself, which makes it whole.
 
@@ -60,8 +48,6 @@ def write_manifest(
     """
     files = dict(elsewhere)
     for name in set(checkpoint.files()) - {MANIFEST} - elsewhere.keys():
-        if name.split("/")[0] in checkpoint.others:
-            continue
         files[name] = (checkpoint / name).fingerprint()
         (checkpoint / name).synchronize()
     manifest = {**content, "version": CHECKPOINT_VERSION, "files": dict(sorted(files.items()))}
@@ -173,38 +159,39 @@ def _seal(manifest: Mapping[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def whole_or_absent(place: Place) -> Iterator[Draft]:
+def whole_or_absent(place: Place) -> Iterator[Place]:
     """The directory to write a checkpoint into. If that fails, nothing of it remains.
 
-    Where nothing is yet, or an earlier checkpoint, it is another one beside, which takes the place
-    at the end. A directory that holds other things, or is on a file system that cannot rename, is
-    written as it stands: without its manifest, which comes last, no reader takes it for whole.
+    It is another one beside, which takes the place of nothing or of an earlier checkpoint at the
+    end. Where the place is a directory that holds other things, it is one inside, which is emptied
+    into it, the manifest last. A file system of another kind cannot rename: there the manifest,
+    which comes last, makes what is written whole.
 
     Raises:
         OSError: With one sentence, if something cannot be written.
     """
-    target, others = Path(place.path), _others(place)
-    replaces = place.is_local and others is None
-    draft = Draft(place.filesystem, place.path, others or frozenset())
+    target, before = Path(place.path), set()
+    replaces = place.is_local and _may_be_replaced(target)
+    if place.is_local:
+        draft = Place.of(_beside(target, "partial") if replaces else target / "odac.partial")
+        shutil.rmtree(draft.path, ignore_errors=True)
+    else:
+        draft, before = place, place.names()
     try:
+        draft.make_directory()
+        (draft / MANIFEST).remove()
+        yield draft
         if replaces:
-            partial = _beside(target, "partial")
-            draft = Draft(place.filesystem, str(partial))
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            yield draft
-            _take_place(partial, target)
-        else:
-            place.make_directory()
-            (place / MANIFEST).remove()
-            yield draft
+            _take_place(Path(draft.path), target)
+        elif place.is_local:
+            _move_in(Path(draft.path), target)
     except BaseException as error:
-        if replaces:
+        if place.is_local:
             shutil.rmtree(draft.path, ignore_errors=True)
         else:
             with contextlib.suppress(OSError):
-                for name in draft.names() - draft.others:
-                    (draft / name).remove()
+                for name in place.names() - before:
+                    (place / name).remove()
         if isinstance(error, OSError):
             reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split())
             raise OSError(
@@ -222,16 +209,15 @@ def found(place: Place) -> Place:
     return place
 
 
-def _others(place: Place) -> frozenset[str] | None:
-    """What is in a directory and no part of a checkpoint; None if the directory may be replaced."""
-    if place.filesystem.get_file_info(place.path).type == FileType.NotFound:
-        return None
+def _may_be_replaced(target: Path) -> bool:
+    """Whether there is nothing, or a checkpoint and nothing else."""
+    if not target.exists():
+        return True
     try:
-        parts = {MANIFEST, *(name.split("/")[0] for name in read_manifest(place)["files"])}
+        files = read_manifest(target)["files"]
     except ValueError:
-        parts = set()
-    others = frozenset(place.names() - parts)
-    return None if parts and not others else others
+        return False
+    return set(os.listdir(target)) <= {MANIFEST, *(name.split("/")[0] for name in files)}
 
 
 def _take_place(partial: Path, target: Path) -> None:
@@ -239,9 +225,24 @@ def _take_place(partial: Path, target: Path) -> None:
     if target.exists():
         shutil.rmtree(before, ignore_errors=True)
         target.rename(before)
-    partial.rename(target)
+    try:
+        partial.rename(target)
+    except OSError:
+        if before.exists():
+            before.rename(target)
+        raise
     Place.of(target.parent).synchronize()
     shutil.rmtree(before, ignore_errors=True)
+
+
+def _move_in(partial: Path, target: Path) -> None:
+    (target / MANIFEST).unlink(missing_ok=True)
+    for new in sorted(partial.iterdir(), key=lambda path: path.name == MANIFEST):
+        old = target / new.name
+        if old.is_dir():
+            shutil.rmtree(old)
+        new.replace(old)
+    partial.rmdir()
 
 
 def _beside(path: Path, what: str) -> Path:

@@ -83,6 +83,20 @@ class DivergenceGuard:
         if first is not None:
             self._report(updates[first].number, updates[first])
 
+    def finite(self, number: int, values: Mapping[str, float]) -> dict[str, float]:
+        """Those of the values of an update that are finite, all of them if none is skipped.
+
+        Raises:
+            FloatingPointError: If one is not and updates are not skipped.
+        """
+        self.read()
+        for name, value in values.items():
+            if not (math.isfinite(value) or self._skips):
+                raise FloatingPointError(
+                    f"Training diverged: '{name}' is {value} at update {number}."
+                )
+        return {name: value for name, value in values.items() if math.isfinite(value)}
+
     def found_inf(self) -> Tensor | None:
         """1.0 if a gradient is not finite, which a fused optimizer takes as order to do nothing."""
         if not self._skips:

@@ -7,7 +7,6 @@ them, relabels them and updates from them.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -22,6 +21,7 @@ from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import ALL_MODULES, WEIGHTS_SEQ_NO
 from torch import Tensor
 
+from rllib_odac.arithmetic import flushed_denormals, matmul_precision
 from rllib_odac.divergence import DivergenceGuard
 from rllib_odac.episodes import GoalEpisode
 from rllib_odac.goals import ExplorationGoals, validate_exploration_goals
@@ -42,31 +42,6 @@ UPDATES_SKIPPED = "updates_skipped"  # because they were not finite
 SAMPLES_LOST = "samples_lost"  # with their env runner or node: each some episodes
 UPDATES_PER_DRAW = 16  # updates whose batches are drawn from the replay at once
 LEARNER_STATE = "odac_learner"
-
-
-@contextlib.contextmanager
-def _flushed_denormals() -> Iterator[None]:
-    """Treats denormal numbers as zero, in this thread and for this while only.
-
-    Adam's moments of weights that no longer learn decay into them, and a CPU counts many times
-    slower with denormal numbers: a tenth of an update's time after 10,000 updates.
-    """
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(False)
-
-
-@contextlib.contextmanager
-def _matmul_precision(precision: str) -> Iterator[None]:
-    """Lets matrix products of float32 numbers be this exact for a while: see PyTorch's setting."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(precision)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 class ODACTorchLearner(TorchLearner):
@@ -121,6 +96,11 @@ class ODACTorchLearner(TorchLearner):
         """The module being trained, without RLlib's and DDP's wrappers."""
         return self.module[DEFAULT_MODULE_ID].unwrapped()
 
+    @property
+    def num_updates(self) -> int:
+        """Updates made since the beginning of the run, skipped ones included."""
+        return self._num_updates
+
     @override(TorchLearner)
     def configure_optimizers_for_module(
         self, module_id: str, config: AlgorithmConfig | None = None
@@ -136,7 +116,7 @@ class ODACTorchLearner(TorchLearner):
         )
 
     @override(Learner)
-    @_flushed_denormals()
+    @flushed_denormals()
     def update(
         self,
         *,
@@ -200,12 +180,9 @@ class ODACTorchLearner(TorchLearner):
             key=ALL_MODULES,
             window=1,
         )
-        skipped = self._guard.take_skipped()  # the same on all learners: one of them counts
-        self.metrics.log_value(
-            (ALL_MODULES, UPDATES_SKIPPED),
-            skipped if self._learner_index == 0 else 0,
-            reduce="lifetime_sum",
-        )
+        skipped = self._guard.take_skipped()
+        skipped *= self._learner_index == 0  # the same on all learners: one of them counts
+        self.metrics.log_value((ALL_MODULES, UPDATES_SKIPPED), skipped, reduce="lifetime_sum")
         return self.metrics.reduce()
 
     def _arrived(
@@ -356,21 +333,13 @@ class ODACTorchLearner(TorchLearner):
 
     def _log(self, module_id: str, quantities: dict[str, Tensor]) -> None:
         """Logs the mean of each quantity of the last update, and stops training that diverges."""
-        self._guard.read()
         values = {name: float(value.detach().double().mean()) for name, value in quantities.items()}
-        bad = [name for name, value in values.items() if not np.isfinite(value)]
-        if bad and self.config.on_divergence == "stop":
-            raise FloatingPointError(
-                f"Training diverged: '{bad[0]}' is {values[bad[0]]} at update "
-                f"{self._update_number}."
-            )
-        for name in bad:
-            del values[name]
+        values = self._guard.finite(self._update_number, values)
         self.metrics.log_dict(values, key=module_id, window=1)
 
     @override(TorchLearner)
     def _update(self, batch: dict[str, Any]) -> tuple[Any, Any, Any]:
-        with _matmul_precision(self.config.matmul_precision):
+        with matmul_precision(self.config.matmul_precision):
             return super()._update(batch)
 
     @override(TorchLearner)

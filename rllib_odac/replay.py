@@ -8,7 +8,6 @@ never a Python loop.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections import deque
@@ -20,10 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rllib_odac.episodes import Array, GoalEpisode
+from rllib_odac.episodes import GoalEpisode
 from rllib_odac.goals import RelabelStrategy, validate_relabelling
+from rllib_odac.replay_file import read_arrays, write_arrays
 
-FORMAT_VERSION = 1
 RARITY_SAMPLE = 512  # states among which the rare ones are found,
 RARITY_NEIGHBOURS = 10  # by the distance to this neighbour
 
@@ -352,25 +351,17 @@ class GoalReplay:
     def write(self, stream: Any) -> None:
         """Writes episodes and random state to a binary stream, from front to back.
 
-        The format is NumPy's `.npz` without pickled objects; its header carries the version.
+        The format is that of `replay_file`.
         """
         slots = self._in_order()
-        header: dict[str, Any] = {
-            "format": "rllib_odac.GoalReplay",
-            "version": FORMAT_VERSION,
+        header = {
             "transitions_added": self._transitions_added,
             "generator_device": self.device.type,
         }
-        arrays: dict[str, Any] = {
-            name: values[slots].cpu().numpy() for name, values in self._columns.items()
-        }
-        np.savez(
-            stream,
-            header=np.frombuffer(json.dumps(header).encode(), dtype=np.uint8),
-            episodes=np.array(self._episodes, dtype=np.int64).reshape(-1, 2),
-            generator=self.generator.get_state().numpy(),
-            **arrays,
-        )
+        arrays = {name: values[slots].cpu().numpy() for name, values in self._columns.items()}
+        arrays["episodes"] = np.array(self._episodes, dtype=np.int64).reshape(-1, 2)
+        arrays["generator"] = self.generator.get_state().numpy()
+        write_arrays(stream, header, arrays)
 
     def read(self, stream: Any, name: str) -> None:
         """Replaces the contents and the random state by what `write` wrote.
@@ -385,7 +376,7 @@ class GoalReplay:
         Raises:
             ValueError: If it is no replay, of another version, damaged or of other sizes.
         """
-        header, arrays = _read(stream, name)
+        header, arrays = read_arrays(stream, name)
         for column, values in self._columns.items():
             if arrays[column].shape[1:] != values.shape[1:]:
                 raise ValueError(
@@ -402,18 +393,3 @@ class GoalReplay:
         self._transitions_added = header["transitions_added"]
         if header["generator_device"] == self.device.type:
             self.generator.set_state(torch.from_numpy(arrays["generator"].copy()))
-
-
-def _read(stream: Any, name: str) -> tuple[dict[str, Any], dict[str, Array]]:
-    try:
-        with np.load(stream, allow_pickle=False) as file:
-            arrays = {column: file[column] for column in file.files}
-        header = json.loads(arrays.pop("header").tobytes())
-    except Exception as error:
-        raise ValueError(f"{name} is no replay file, or a damaged one: {error}") from error
-    if header.get("format") != "rllib_odac.GoalReplay" or header["version"] != FORMAT_VERSION:
-        raise ValueError(
-            f"{name} is a replay of format {header.get('format')} version {header.get('version')}, "
-            f"but only rllib_odac.GoalReplay version {FORMAT_VERSION} can be read."
-        )
-    return header, arrays

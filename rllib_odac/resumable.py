@@ -28,7 +28,7 @@ from rllib_odac.checkpoints import (
 )
 from rllib_odac.config import ODACConfig
 from rllib_odac.env_runner import GoalEnvRunner
-from rllib_odac.shards import check_shards, load_shards, raise_save_error, save_shards
+from rllib_odac.shards import check_shards, load_shards, save_shards, updates_saved
 from rllib_odac.storage import Place
 
 ALGORITHM_STATE = "odac"
@@ -60,6 +60,10 @@ class ResumableAlgorithm(Algorithm):
         """Takes over what `counters` gave."""
 
     @abstractmethod
+    def weights_were_restored(self) -> None:
+        """Hears that weights told of before are out of date."""
+
+    @abstractmethod
     def replay_was_restored(self, transitions: int | None) -> None:
         """Hears of the transitions in the smallest replay; None if all begin empty."""
 
@@ -84,7 +88,7 @@ class ResumableAlgorithm(Algorithm):
         place = Place.of(path, filesystem)
         with whole_or_absent(place) as target:
             super().save_to_path(target.path, filesystem=target.filesystem, **kwargs)
-            raise_save_error(self.learner_group)
+            learner_updates = updates_saved(self.learner_group)
             shards = None
             if self.config.checkpoint_replay:
                 shards = save_shards(
@@ -93,6 +97,7 @@ class ResumableAlgorithm(Algorithm):
             content = self._signature() | {
                 "env_steps": self.env_steps,
                 "updates": self.updates,
+                "learner_updates": learner_updates,
                 "unfinished_episodes": dropped + went_on,
                 "went_on": went_on,
                 "replay_shards": None if shards is None else list(map(os.path.basename, shards)),
@@ -196,14 +201,15 @@ class ResumableAlgorithm(Algorithm):
                 group.foreach_env_runner(lambda runner: runner.forget_weights_version())
         self.env_runner_group.foreach_env_runner(lambda runner: runner.drop_open_episodes())
         super().restore_from_path(place.path, *args, filesystem=place.filesystem, **kwargs)
+        self.weights_were_restored()
         self.env_runner_group.foreach_env_runner(
             functools.partial(GoalEnvRunner.reseed, env_steps=self.env_steps),
             local_env_runner=False,
         )
         if manifest is not None:
-            shards = manifest["replay_shards"]
-            transitions = load_shards(self.learner_group, replay, shards)
-            self.replay_was_restored(None if shards is None else transitions)
+            transitions = load_shards(self.learner_group, replay, manifest)
+            has_replay = manifest["replay_shards"] is not None
+            self.replay_was_restored(transitions if has_replay else None)
             self._count_dropped(manifest["went_on"])
             if not place.is_local:  # RLlib looks for weights on this machine alone
                 self.sync_weights()

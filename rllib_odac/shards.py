@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from ray.rllib.core.learner.learner_group import LearnerGroup
 
 from rllib_odac.checkpoints import REPLAY_DIRECTORY, check_file
+from rllib_odac.episodes import GoalEpisode
 from rllib_odac.learner import ODACTorchLearner
 from rllib_odac.replay import GoalReplay
 from rllib_odac.storage import Fingerprint, Place
@@ -19,13 +20,13 @@ from rllib_odac.storage import Fingerprint, Place
 T = TypeVar("T")
 
 
-def raise_save_error(group: LearnerGroup) -> None:
-    """Raises the error of a learner's `save_to_path`, which RLlib has not looked at.
+def updates_saved(group: LearnerGroup) -> int:
+    """Updates that the learners had made when they were saved.
 
     Raises:
-        OSError: If there was one.
+        OSError: If one could not be saved, which RLlib does not look at.
     """
-    _on_each(group, _raise_save_error)
+    return _on_each(group, _updates_saved)[0]
 
 
 def save_shards(group: LearnerGroup, place: Place) -> dict[str, Fingerprint]:
@@ -68,19 +69,29 @@ def check_shards(group: LearnerGroup, place: Place, manifest: Mapping[str, Any])
     )
 
 
-def load_shards(group: LearnerGroup, place: Place, names: Sequence[str] | None) -> int:
+def load_shards(group: LearnerGroup, place: Place, manifest: Mapping[str, Any]) -> int:
     """Lets each learner load its shard, or its part of all if their number has changed.
+
+    Without replay in the checkpoint, replays are emptied.
 
     Args:
         group: The learners.
         place: The directory of the shards.
-        names: Their files; None for a checkpoint without replay, which leaves replays empty.
+        manifest: The checkpoint's.
 
     Returns:
         Transitions in the smallest replay.
+
+    Raises:
+        RuntimeError: If a learner has not taken over the rest of the checkpoint before, which RLlib
+            does not look at.
     """
-    load = functools.partial(_load, place=place, names=names or [], num_learners=_size(group))
-    return min(_on_each(group, load))
+    names = manifest["replay_shards"] or []
+    load = functools.partial(_load, place=place, names=names, num_learners=_size(group))
+    results = _on_each(group, load)
+    if any(updates != manifest["learner_updates"] for _, updates in results):
+        raise RuntimeError("A learner could not read the checkpoint: see Ray's log for the reason.")
+    return min(transitions for transitions, _ in results)
 
 
 def _size(group: LearnerGroup) -> int:
@@ -105,9 +116,10 @@ def _guarded(function: Callable[[ODACTorchLearner], T], learner: ODACTorchLearne
         return error
 
 
-def _raise_save_error(learner: ODACTorchLearner) -> None:
+def _updates_saved(learner: ODACTorchLearner) -> int:
     if learner.save_error is not None:
         raise learner.save_error
+    return learner.num_updates
 
 
 def _save(learner: ODACTorchLearner, place: Place) -> tuple[str, Fingerprint]:
@@ -125,25 +137,36 @@ def _check(
         check_file(place / name, shards[name])
 
 
-def _load(learner: ODACTorchLearner, place: Place, names: Sequence[str], num_learners: int) -> int:
+def _load(
+    learner: ODACTorchLearner, place: Place, names: Sequence[str], num_learners: int
+) -> tuple[int, int]:
+    replay = learner.replay
     if len(names) == num_learners:
         file = place / names[learner._learner_index]
         with file.open() as stream:
-            learner.replay.read(stream, str(file))
-        return len(learner.replay)
+            replay.read(stream, str(file))
+    else:
+        _deal_out(learner, place, names, num_learners)
+    return len(replay), learner.num_updates
+
+
+def _deal_out(
+    learner: ODACTorchLearner, place: Place, names: Sequence[str], num_learners: int
+) -> None:
+    """Loads every so-many-th episode of all shards."""
     replay = learner.replay
-    others = GoalReplay(replay.capacity, *replay.widths, relabel=learner.config.relabelling)
-    mine, number = [], 0
-    for shard, name in enumerate(names):
+    shard = GoalReplay(replay.capacity, *replay.widths, relabel=learner.config.relabelling)
+    mine: list[tuple[float, int, GoalEpisode]] = []
+    number = 0
+    for name in names:
         with (place / name).open() as stream:
-            others.read(stream, str(place / name))
-        episodes = others.episodes()
+            shard.read(stream, str(place / name))
+        episodes = shard.episodes()
         for index, episode in enumerate(episodes):
             if number % num_learners == learner._learner_index:
-                mine.append((index / len(episodes), shard, index, episode))
+                mine.append((index / len(episodes), number, episode))
             number += 1
     replay.clear()
     # Oldest first, whatever shard they were in: what has no room is to be what is old.
-    for *_, episode in sorted(mine, key=lambda each: each[:3]):
+    for *_, episode in sorted(mine, key=lambda each: each[:2]):
         replay.add(episode)
-    return len(replay)

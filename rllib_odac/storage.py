@@ -59,8 +59,8 @@ class Place:
         return info.size if info.type == FileType.File else None
 
     def names(self) -> set[str]:
-        """What is in the directory."""
-        infos = self.filesystem.get_file_info(FileSelector(self.path))
+        """What is in the directory, if it is there."""
+        infos = self.filesystem.get_file_info(FileSelector(self.path, allow_not_found=True))
         return {info.base_name for info in infos}
 
     def files(self) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import shutil
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ import ray
 import torch
 from ray import cloudpickle
 
+from benchmarks.checkpoint_faults import small_disk
 from rllib_odac.checkpoints import check_checkpoint
 from rllib_odac.learner import ODACTorchLearner
 from tests.conftest import small_config
@@ -159,13 +161,18 @@ def test_shards_are_redistributed_over_another_number_of_learners(ray_cluster, t
     weights = each(algorithm, networks)[0]
     # A learner whose disk is full says so, and is not restarted for it.
     before = each(algorithm, pid)
-    (tmp_path / "full" / "replay" / "shard_00001.npz").mkdir(parents=True)
-    with pytest.raises(OSError, match=r"full' cannot be written \(.*\); nothing of it is left"):
-        algorithm.save_to_path(str(tmp_path / "full"))
-    each(algorithm, functools.partial(break_saving, index=0))
-    with pytest.raises(OSError, match=r"three' cannot be written \(No space left on device\)"):
-        algorithm.save_to_path(str(tmp_path / "three"))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["full", "two"]
+    size = sum(path.stat().st_size for path in (tmp_path / "two").rglob("*.*"))
+    with small_disk(1) as disk:
+        for share in (0.2, 0.6, 0.9) if disk is not None else ():
+            free = shutil.disk_usage(disk).free
+            (disk / "ballast").write_bytes(b"\0" * (free - int(share * size)))
+            with pytest.raises(
+                OSError, match=r"new' cannot be written \(No space left on device\)"
+            ):
+                algorithm.save_to_path(str(disk / "new"))
+            assert [path.name for path in disk.iterdir()] == ["ballast"]
+            (disk / "ballast").unlink()
+    assert [path.name for path in tmp_path.iterdir()] == ["two"]
     assert each(algorithm, pid) == before
     algorithm.stop()
 
@@ -202,16 +209,6 @@ def test_shards_are_redistributed_over_another_number_of_learners(ray_cluster, t
 
 def pid(learner):
     return os.getpid()
-
-
-def break_saving(learner: ODACTorchLearner, index):
-    """Lets RLlib's part of a checkpoint fail as on a full disk."""
-    if learner._learner_index == index:
-        learner.get_state = functools.partial(raise_error, OSError(28, "No space left on device"))
-
-
-def raise_error(error, *_, **__):
-    raise error
 
 
 def spoil_rewards(learner: ODACTorchLearner, index):

@@ -113,9 +113,14 @@ def test_other_peoples_files_stay_where_they_are(tmp_path):
     write(tmp_path, env_steps=2)
     assert check_checkpoint(tmp_path)["env_steps"] == 2
     assert "notes.txt" not in check_checkpoint(tmp_path)["files"]
+    there = sorted(tmp_path.rglob("*"))
     with pytest.raises(OSError, match="cannot be written"):
         fail(tmp_path, OSError(28, "any words"))
-    assert [each.name for each in tmp_path.iterdir()] == ["notes.txt"]
+    assert sorted(tmp_path.rglob("*")) == there
+    assert check_checkpoint(tmp_path)["env_steps"] == 2
+    (tmp_path / MANIFEST).unlink()  # what a kill may leave
+    write(tmp_path, env_steps=3)
+    assert check_checkpoint(tmp_path)["files"].keys() == FILES.keys()
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
