@@ -31,7 +31,7 @@ from rllib_odac.faults import InterruptedRun, Ledger, Losses
 from rllib_odac.learner import UPDATES_PER_DRAW
 from rllib_odac.pipeline import LearnerResult, Learning, wait
 from rllib_odac.resumable import ResumableAlgorithm
-from rllib_odac.sampling import Guidance, Sample, Sampling, sample_of
+from rllib_odac.sampling import Guidance, Sample, Sampling, sample_of, stop_remote
 
 UPDATES_PER_CALL = UPDATES_PER_DRAW  # of learners, while samples are under way
 
@@ -145,6 +145,14 @@ class ODAC(ResumableAlgorithm):
             for runner in revived:
                 self._sampling.set_state(runner, reference)
         return revived
+
+    @override(Algorithm)
+    def cleanup(self) -> None:
+        # RLlib would wait for ever for one that stalls, or that Ray finds no place for.
+        for group in (self.env_runner_group, self.eval_env_runner_group):
+            if group is not None:
+                stop_remote(group)
+        super().cleanup()
 
     # Samples --------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from rllib_odac.faults import EnvRunnersLostError, Ledger
 from rllib_odac.pipeline import is_dead, portable, wait
 
 STALLED = 5  # an env runner is restarted when a request has been overdue for so many times its time
+SECONDS_TO_STOP = 10
 
 logger = logging.getLogger(__name__)
 
@@ -247,6 +248,17 @@ class Sampling:
         """Drops what is asked for; waits for it, since env runners are busy with it till then."""
         wait(self.references, self._timeout_s, len(self._requests))
         self._requests.clear()
+
+
+def stop_remote(group: EnvRunnerGroup) -> None:
+    """Ends the remote env runners of a group: whoever is not done soon is killed."""
+    manager = group._worker_manager
+    actors = list(manager.actors().values())
+    stopping = [actor.apply.remote(GoalEnvRunner.stop) for actor in actors]
+    wait(stopping, SECONDS_TO_STOP, len(stopping))
+    for actor in actors:
+        ray.kill(actor)
+    manager.clear()
 
 
 def sample_of(
