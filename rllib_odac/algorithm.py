@@ -149,8 +149,8 @@ class ODAC(ResumableAlgorithm):
     @override(Algorithm)
     def cleanup(self) -> None:
         # RLlib would wait for ever for one that stalls, or that Ray finds no place for.
-        for group in (self.env_runner_group, self.eval_env_runner_group):
-            if group is not None:
+        for name in ("env_runner_group", "eval_env_runner_group"):
+            if (group := getattr(self, name, None)) is not None:
                 stop_remote(group)
         super().cleanup()
 
