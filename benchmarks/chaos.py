@@ -52,6 +52,7 @@ from rllib_odac.pipeline import CALLS_AHEAD
 
 NODES = 3
 STORE = 80 * 2**20  # bytes of each node's object store
+EVERY = 500  # steps between evaluations of a driver that is killed, and between checkpoints
 STARTING = 0.2  # share of kills of a driver that do not wait until it trains
 SECONDS_TO_NOTICE = 150  # that one is alone
 ENVS, FRAGMENT = 2, 10  # of an env runner: an episode ends after a few requests
@@ -201,7 +202,7 @@ def command(options: argparse.Namespace, out: Path) -> list[str]:
     return [
         sys.executable, "-m", "rllib_odac.cli", "train", options.env, "--out", str(out),
         "--steps", str(options.steps), "--seed", str(options.seed),
-        "--evaluate-every", "500", "--checkpoint-every", "250",
+        "--evaluate-every", str(EVERY), "--checkpoint-every", str(EVERY),
         "--set", f"updates_per_env_step={options.updates_per_env_step}",
     ]
     # fmt: on
@@ -276,7 +277,7 @@ def driver_outcome(options: argparse.Namespace, out: Path, rows: list[Row]) -> d
         pd.read_csv(run / "progress.csv").drop(columns="wall_s") for run in (out, whole)
     )
     summary = json.loads((out / "summary.json").read_text())
-    horizon = 250 + 100  # steps between checkpoints, and of a round
+    horizon = EVERY + 100  # steps between checkpoints, and of a round
     lost = [max(0, row["env_steps_reported"] - row["env_steps_saved"]) for row in rows]
     checks = {
         "it ends as a run that nobody killed": ours.equals(theirs),

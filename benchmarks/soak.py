@@ -38,6 +38,7 @@ import torch
 
 from rllib_odac import ODACConfig
 from rllib_odac.algorithm import ODAC
+from rllib_odac.cluster import join_or_start
 
 CAPACITY = 10_000  # states in the replay
 ITERATIONS_A_CHECKPOINT = 10
@@ -184,7 +185,7 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     shared = {path.name for path in SHARED_MEMORY.iterdir()} if SHARED_MEMORY.is_dir() else set()
     places = options.num_env_runners + options.num_learners
-    ray.init("local", num_cpus=places, include_dashboard=False, log_to_driver=False)
+    join_or_start("local", num_cpus=places, log_to_driver=False)
     table, full_s = soak(options, options.output / "soak.csv")
     started = set(psutil.Process().children(recursive=True))
     ray.shutdown()
