@@ -42,7 +42,9 @@ from simulation import DRIVER, ENV_RUNNERS, LAG_LIMIT, LEARNERS, Services, Setti
 from rllib_odac import ODACConfig
 from rllib_odac.algorithm import UPDATES_PER_CALL
 from rllib_odac.env_runner import GoalEnvRunner
-from rllib_odac.pipeline import Sampling, _Request, _update, wait
+from rllib_odac.faults import Ledger
+from rllib_odac.pipeline import _update, wait
+from rllib_odac.sampling import Sampling, _Request
 
 # Measuring ----------------------------------------------------------------------------------------
 
@@ -64,9 +66,9 @@ def measure(env: str, seconds: float) -> Services:
     ray.get(busy)
     learning = algorithm._learning
     for _ in range(2):  # the first sets things up
-        learning.call([[], []], 5 * UPDATES_PER_CALL, {})
-        [(updates, results)] = learning.take(wait(learning.references, None, 2))
-    together = max(result.seconds for result in results) / updates
+        learning.call([[], []], 0, 5 * UPDATES_PER_CALL, {})
+        [answered] = learning.take(wait(learning.references, None, 2))
+    together = max(each.seconds for each in answered.results) / answered.num_updates
     algorithm.stop()
     all_reduce = max(0.0, together / crowding - alone["update"])
     return Services(**alone, **driver, all_reduce=all_reduce, crowding=crowding)
@@ -164,7 +166,7 @@ def measure_bookkeeping(runners: int) -> dict[str, float]:
 
     sleeper = Sleeper.options(num_cpus=0).remote()
     manager = SimpleNamespace(healthy_actor_ids=lambda: list(range(runners)))
-    sampling = Sampling(SimpleNamespace(_worker_manager=manager), timeout_s=60)
+    sampling = Sampling(SimpleNamespace(_worker_manager=manager), 60, 600, Ledger())
     for i in range(2 * runners - 1):
         sampling._requests[sleeper.sleep.remote()] = _Request(i // 2, 100, 0, time.monotonic())
 

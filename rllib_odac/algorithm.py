@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import functools
-import json
 import math
 import time
-from collections.abc import Collection
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import ray
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
@@ -28,19 +26,17 @@ from ray.rllib.utils.metrics import (
 
 from rllib_odac.cluster import check_room, processes
 from rllib_odac.config import ODACConfig
-from rllib_odac.env_runner import GoalEnvRunner
 from rllib_odac.evaluation.evaluate import evaluate_episodes, summarize
-from rllib_odac.learner import UPDATES_PER_DRAW, ODACTorchLearner
-from rllib_odac.pipeline import Guidance, LearnerResult, Learning, Sample, Sampling, wait
+from rllib_odac.faults import InterruptedRun, Ledger, Losses
+from rllib_odac.learner import UPDATES_PER_DRAW
+from rllib_odac.pipeline import LearnerResult, Learning, wait
+from rllib_odac.resumable import ResumableAlgorithm
+from rllib_odac.sampling import Guidance, Sample, Sampling, sample_of, stop_remote
 
-ALGORITHM_STATE = "odac"
-MANIFEST = "odac.json"
-CHECKPOINT_VERSION = 1
-REPLAY_DIRECTORY = "replay"
 UPDATES_PER_CALL = UPDATES_PER_DRAW  # of learners, while samples are under way
 
 
-class ODAC(Algorithm):
+class ODAC(ResumableAlgorithm):
     """Outcome-Driven Actor-Critic on RLlib's new API stack.
 
     `training_step` moves references only: env runners put whole episodes into the object store,
@@ -60,15 +56,27 @@ class ODAC(Algorithm):
         self.updates = 0  # made by each learner
         self._next_learner = 0  # which one gets the next episodes
         self._replay_ready = False  # whether every learner has episodes to learn from
+        # Environment steps and updates when the replay was empty last, from where both are counted.
+        self._learning_since = (0, 0)
         self._last_step: float = math.inf  # environment steps after which no more are asked for
         check_room(processes(config))  # before RLlib waits for actors that find no place
         super().setup(config)
         is_remote = self.env_runner_group.num_remote_env_runners() > 0
+        self._ledger = Ledger()
         self._sampling = (
-            Sampling(self.env_runner_group, config.sample_timeout_s) if is_remote else None
+            Sampling(
+                self.env_runner_group,
+                config.sample_timeout_s,
+                config.env_runner_restore_timeout_s,
+                self._ledger,
+            )
+            if is_remote
+            else None
         )
         self._learning = Learning(self.learner_group, publish=is_remote)
         self._shards: list[list[Any]] = self._empty_shards()  # episodes for each learner's replay
+        self._transitions = 0  # in them
+        self.is_interrupted = False  # whether training is to stop before its next step
         self._guidance = Guidance()  # what env runners are told with the next request
 
     @override(Algorithm)
@@ -78,7 +86,15 @@ class ODAC(Algorithm):
         With env runners in its own process, and in synchronous mode, it is a round: a fragment
         from every env runner, all updates owed for it, the new weights to the env runners. In
         asynchronous mode it passes on whatever has come about since the last time.
+
+        Raises:
+            InterruptedRun: If `is_interrupted`.
+            EnvRunnersLostError: If no env runner comes back, or none brings anything for too long.
         """
+        if self.is_interrupted:
+            raise InterruptedRun
+        if self._sampling is not None:
+            self._sampling.look_after()
         with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
             if self._sampling is None:
                 samples = [self._sample_locally()]
@@ -96,18 +112,59 @@ class ODAC(Algorithm):
                 self._call_learners()
                 self._await_learners()
 
+    @override(Algorithm)
+    def step(self) -> dict[str, Any]:
+        result: dict[str, Any] = super().step()
+        alive = self.env_runner_group.num_healthy_remote_env_runners()
+        result["faults"] = asdict(self.losses) | {"env_runners_alive": alive}
+        return result
+
+    @property
+    def losses(self) -> Losses:
+        """What faults have cost since the beginning of the run."""
+        return self._ledger.losses
+
+    @property
+    def has_lost_a_learner(self) -> bool:
+        """Whether a learner's process is dead: the others wait for it, and all must begin anew."""
+        return self._learning.has_lost_one()
+
+    @property
+    def can_be_saved(self) -> bool:
+        """Whether learners are whole and at rest between updates, whatever else has failed."""
+        return not self._learning.has_failed and not self.has_lost_a_learner
+
+    @override(Algorithm)
+    def restore_env_runners(self, env_runner_group: EnvRunnerGroup) -> list[int]:
+        if env_runner_group is not self.env_runner_group or self._sampling is None:
+            restored: list[int] = super().restore_env_runners(env_runner_group)
+            return restored
+        if revived := self._sampling.revived():
+            state = self.env_runner.get_state() | {NUM_ENV_STEPS_SAMPLED_LIFETIME: self.env_steps}
+            reference = ray.put(state)
+            for runner in revived:
+                self._sampling.set_state(runner, reference)
+        return revived
+
+    @override(Algorithm)
+    def cleanup(self) -> None:
+        # RLlib would wait for ever for one that stalls, or that Ray finds no place for.
+        for name in ("env_runner_group", "eval_env_runner_group"):
+            if (group := getattr(self, name, None)) is not None:
+                stop_remote(group)
+        super().cleanup()
+
     # Samples --------------------------------------------------------------------------------------
 
     def _sample_locally(self) -> Sample:
-        before = self.env_runner.env_steps
-        episodes = self.env_runner.sample()
-        steps = self.env_runner.env_steps - before
-        return Sample(episodes or None, steps, self.env_runner.get_metrics(), self.updates)
+        return replace(sample_of(self.env_runner), updates=self.updates)
 
     def _sample_in_step(self, sampling: Sampling) -> list[Sample]:
         """Asks every env runner for a fragment, and waits for it."""
         for runner in sampling.free_runners(requests_each=1):
             self._request(sampling, runner)
+        if not sampling.references:
+            time.sleep(0.1)  # no env runner is alive
         timeout_s = self.config.sample_timeout_s
         return sampling.take(wait(sampling.references, timeout_s, len(sampling.expected)))
 
@@ -146,6 +203,8 @@ class ODAC(Algorithm):
     def _take_samples(self, samples: list[Sample]) -> None:
         for sample in samples:
             self.env_steps += sample.env_steps
+            self._transitions += sample.transitions
+            self._ledger.arrived(sample)
             if sample.episodes is not None:
                 self._shards[self._next_learner].append(sample.episodes)
                 self._next_learner = (self._next_learner + 1) % len(self._shards)
@@ -160,8 +219,9 @@ class ODAC(Algorithm):
 
     def _updates_due(self, env_steps: int) -> int:
         """Updates that so many environment steps ask for."""
-        steps = env_steps - self.config.num_steps_before_learning
-        return max(0, int(steps * self.config.updates_per_env_step))
+        since, updates = self._learning_since
+        steps = env_steps - since - self.config.num_steps_before_learning
+        return updates + max(0, int(steps * self.config.updates_per_env_step))
 
     def _updates_owed(self) -> int:
         """Updates due that no learner has been asked for."""
@@ -175,10 +235,11 @@ class ODAC(Algorithm):
         owed = self._updates_owed()
         self._learning.call(
             self._shards,
+            self._transitions,
             num_updates=owed if max_updates is None else min(owed, max_updates),
             timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self.env_steps},
         )
-        self._shards = self._empty_shards()
+        self._shards, self._transitions = self._empty_shards(), 0
         self._take_results(())  # a local learner has answered already
 
     @property
@@ -201,19 +262,18 @@ class ODAC(Algorithm):
 
     def _take_results(self, ready: Collection[Any]) -> None:
         """Takes in what learners have answered."""
-        for num_updates, results in self._learning.take(ready):
+        for call in self._learning.take(ready):
+            num_updates, results = call.num_updates, call.results
             self.updates += num_updates
+            taken_in = sum(result.transitions for result in results)
+            self._ledger.losses.env_steps_lost += call.transitions - taken_in
             self._replay_ready = min(result.replay_transitions for result in results) > 0
             self.metrics.aggregate([result.metrics for result in results], key=LEARNER_RESULTS)
             seconds = max(result.seconds for result in results)
             self.metrics.log_value("learner_seconds", seconds, reduce="lifetime_sum")
             if num_updates and self._sampling is None:
                 with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
-                    self.env_runner_group.sync_weights(
-                        from_worker_or_learner_group=self.learner_group,
-                        policies=[DEFAULT_MODULE_ID],
-                        inference_only=True,
-                    )
+                    self.sync_weights()
             self._guide(results)
 
     def _guide(self, results: list[LearnerResult]) -> None:
@@ -239,6 +299,12 @@ class ODAC(Algorithm):
             self._call_learners()
             self._await_learners()
 
+    def forget_samples(self) -> None:
+        """Gives up what env runners are collecting, so that what has arrived can be saved."""
+        if self._sampling is not None:
+            self._sampling.forget()
+            self._ledger.drop_unfinished()
+
     def end_at(self, env_steps: int) -> None:
         """Asks remote env runners for no more than so many environment steps in all."""
         self._last_step = env_steps
@@ -261,115 +327,53 @@ class ODAC(Algorithm):
 
     # Checkpoints ----------------------------------------------------------------------------------
 
-    @override(Algorithm)
+    @override(ResumableAlgorithm)
     def save_to_path(self, path: Any = None, **kwargs: Any) -> str:
-        """Saves everything that training needs to go on, the replay of every learner included.
-
-        An env runner in this process drops the episodes that are going on, so that a run that
-        continues and one that is restored do the same from here on. Remote ones just go on.
-        """
-        self.drain()
-        if self._sampling is None:
-            self.env_runner.drop_open_episodes()
         path = super().save_to_path(path, **kwargs)
-        directory = Path(path) / REPLAY_DIRECTORY
-        directory.mkdir(exist_ok=True)
-        results = self.learner_group.foreach_learner(
-            functools.partial(ODACTorchLearner.save_replay, directory=str(directory))
-        )
-        manifest = self._signature() | {
-            "version": CHECKPOINT_VERSION,
-            "env_steps": self.env_steps,
-            "updates": self.updates,
-            "replay_shards": [result.get() for result in results],
-        }
-        (Path(path) / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        if self._sampling is None:
+            self._ledger.drop_unfinished()  # as the env runner has
         return path
 
-    def _signature(self) -> dict[str, Any]:
-        """What a checkpoint must have in common with the algorithm that it is restored into."""
-        observation, action = self.spaces[DEFAULT_MODULE_ID]
-        sizes = {name: list(space.shape) for name, space in observation.spaces.items()}
+    @override(ResumableAlgorithm)
+    def counters(self) -> dict[str, Any]:
         return {
-            "env": str(self.config.env),
-            "spaces": sizes | {"actions": list(action.shape)},
-            "objective": type(self.config.build_objective()).__name__,
+            "env_steps": self.env_steps,
+            "updates": self.updates,
+            "next_learner": self._next_learner,
+            "learning_since": self._learning_since,
+            "losses": self._ledger.state(),
         }
 
-    @override(Algorithm)
-    def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
-        manifest = None
-        if kwargs.get("component") is None:
-            manifest = read_manifest(Path(path))
-            for name, ours in self._signature().items():
-                if manifest.get(name, ours) != ours:
-                    raise ValueError(
-                        f"The checkpoint '{path}' is of {manifest[name]!r}, but this is {ours!r}; "
-                        "restore it into an algorithm for the same environment and objective."
-                    )
-            if self._sampling is not None:
-                self._sampling.forget()
-            self._learning.forget()
-            self._shards = self._empty_shards()
-        for group in (self.env_runner_group, self.eval_env_runner_group):
-            if group is not None:
-                group.foreach_env_runner(lambda runner: runner.forget_weights_version())
-        self.env_runner_group.foreach_env_runner(lambda runner: runner.drop_open_episodes())
-        super().restore_from_path(path, *args, **kwargs)
+    @override(ResumableAlgorithm)
+    def set_counters(self, counters: Mapping[str, Any]) -> None:
+        self.env_steps = counters["env_steps"]
+        self.updates = counters["updates"]
+        num_learners = max(1, self.config.num_learners)  # which may be fewer than there were
+        self._next_learner = counters["next_learner"] % num_learners
+        self._learning_since = counters["learning_since"]
+        self._ledger.restore(counters.get("losses", {}))
+
+    @override(ResumableAlgorithm)
+    def forget_what_is_under_way(self) -> None:
+        if self._sampling is not None:
+            self._sampling.forget()
+        self._learning.forget()
+        self._shards, self._transitions = self._empty_shards(), 0
+
+    @override(ResumableAlgorithm)
+    def weights_were_restored(self) -> None:
         self._guidance = Guidance(updates=self.updates)
-        self.env_runner_group.foreach_env_runner(
-            functools.partial(GoalEnvRunner.reseed, env_steps=self.env_steps),
-            local_env_runner=False,
+
+    @override(ResumableAlgorithm)
+    def replay_was_restored(self, transitions: int | None) -> None:
+        self._replay_ready = bool(transitions)
+        if transitions is None:
+            self._learning_since = (self.env_steps, self.updates)
+
+    @override(ResumableAlgorithm)
+    def sync_weights(self) -> None:
+        self.env_runner_group.sync_weights(
+            from_worker_or_learner_group=self.learner_group,
+            policies=[DEFAULT_MODULE_ID],
+            inference_only=True,
         )
-        if manifest is not None:
-            results = self.learner_group.foreach_learner(
-                functools.partial(
-                    ODACTorchLearner.load_replay,
-                    directory=str(Path(path) / REPLAY_DIRECTORY),
-                    shards=manifest["replay_shards"],
-                    num_learners=max(1, self.config.num_learners),
-                )
-            )
-            for result in results:
-                result.get()
-
-    @override(Algorithm)
-    def get_state(self, components: Any = None, **kwargs: Any) -> dict[str, Any]:
-        state = super().get_state(components, **kwargs)
-        if self._check_component(ALGORITHM_STATE, components, kwargs.get("not_components")):
-            state[ALGORITHM_STATE] = {
-                "env_steps": self.env_steps,
-                "updates": self.updates,
-                "next_learner": self._next_learner,
-                "replay_ready": self._replay_ready,
-            }
-        return state
-
-    @override(Algorithm)
-    def set_state(self, state: dict[str, Any]) -> None:
-        super().set_state(state)
-        if ALGORITHM_STATE in state:
-            self.env_steps = state[ALGORITHM_STATE]["env_steps"]
-            self.updates = state[ALGORITHM_STATE]["updates"]
-            num_learners = max(1, self.config.num_learners)  # which may be fewer than there were
-            self._next_learner = state[ALGORITHM_STATE]["next_learner"] % num_learners
-            self._replay_ready = state[ALGORITHM_STATE]["replay_ready"]
-
-
-def read_manifest(checkpoint: Path) -> dict[str, Any]:
-    """What a checkpoint says of itself; it is written last, so without it nothing is whole.
-
-    Raises:
-        ValueError: If the directory is no whole checkpoint of ODAC.
-    """
-    try:
-        manifest: dict[str, Any] = json.loads((checkpoint / MANIFEST).read_text())
-    except (OSError, ValueError):
-        inside = " (its checkpoint_final is)" if (checkpoint / "checkpoint_final").is_dir() else ""
-        raise ValueError(f"'{checkpoint}' is no whole checkpoint of ODAC{inside}.") from None
-    if manifest.get("version") != CHECKPOINT_VERSION:
-        raise ValueError(
-            f"'{checkpoint}' is a checkpoint of version {manifest.get('version')}, but only "
-            f"version {CHECKPOINT_VERSION} can be read."
-        )
-    return manifest

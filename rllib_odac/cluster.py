@@ -119,6 +119,9 @@ def join_or_start(address: str | None = None, num_cpus: int = 1, **options: Any)
             ) from error
     else:
         cpus = max(os.cpu_count() or 1, num_cpus)
+        # Else Ray keeps a record of each of the last 100,000 calls, which only its dashboard shows:
+        # over hours some hundred megabytes.
+        os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
         # Without "local", Ray would join any cluster that it finds on this machine.
         ray.init(address="local", num_cpus=cpus, include_dashboard=False, **options)
 

@@ -17,7 +17,7 @@ from rllib_odac.envs import make_env
 from rllib_odac.envs.adapter import own_success_distance
 from rllib_odac.goals import validate_exploration_goals, validate_relabelling
 from rllib_odac.objectives import Objective, make_objective, objective_class
-from rllib_odac.rules import RULES, SETTINGS
+from rllib_odac.rules import RULES, SETTINGS, check
 
 if TYPE_CHECKING:
     from rllib_odac.env_runner import GoalEnvRunner
@@ -69,12 +69,14 @@ class ODACConfig(AlgorithmConfig):
         self.tau = 0.05  # target networks' step towards the critics, per update
         self.train_batch_size_per_learner = 256
         self.updates_per_env_step = 0.5
+        self.on_divergence = "stop"  # at an update that is not finite; or "skip" it
         self.num_steps_before_learning = 500  # environment steps collected before the first update
         self.asynchronous: bool | str = "auto"  # whether sampling and learning overlap
         self.max_weight_lag = 200  # updates that sampling may be ahead of
 
         # Replay.
         self.replay_capacity = 1_000_000  # states kept by each learner
+        self.checkpoint_replay = True  # whether checkpoints hold it
         self.relabel: str | Mapping[str, float] = "auto"  # the objective's own choice
 
         # Exploration: the policy samples its actions, and ...
@@ -93,6 +95,7 @@ class ODACConfig(AlgorithmConfig):
         self.max_requests_in_flight_per_env_runner = 2  # the next is there when one is done
         # RLlib would wait for all env runners after each iteration, for connectors nobody uses.
         self.merge_env_runner_states = False
+        self.env_runner_restore_timeout_s = 600.0  # without any sample: then a run gives up
         self.rollout_fragment_length: int = 10
         self.max_episode_steps: int | None = None  # cut longer episodes (tasks without time limit)
         self.min_sample_timesteps_per_iteration = 1000
@@ -145,10 +148,12 @@ class ODACConfig(AlgorithmConfig):
         critic_layer_norm: bool = NotProvided,
         tau: float = NotProvided,
         updates_per_env_step: float = NotProvided,
+        on_divergence: str = NotProvided,
         num_steps_before_learning: int = NotProvided,
         asynchronous: bool | str = NotProvided,
         max_weight_lag: int = NotProvided,
         replay_capacity: int = NotProvided,
+        checkpoint_replay: bool = NotProvided,
         relabel: str | Mapping[str, float] = NotProvided,
         num_initial_random_steps: int = NotProvided,
         random_action_share: float = NotProvided,
@@ -185,6 +190,9 @@ class ODACConfig(AlgorithmConfig):
             critic_layer_norm: Normalise the critics' hidden layers.
             tau: Polyak step of the target networks, in (0, 1].
             updates_per_env_step: Gradient updates for each environment step.
+            on_divergence: What to do where a loss or gradient is NaN or infinite: "stop" training
+                with an error that names it and describes the batch, or "skip" the update, on all
+                learners, counted in the metric "updates_skipped".
             num_steps_before_learning: Environment steps before the first update.
             asynchronous: Whether remote env runners go on while learners update; "auto": if there
                 are any. Without it they take turns, which can be repeated exactly.
@@ -192,6 +200,9 @@ class ODACConfig(AlgorithmConfig):
                 be ahead of, or a single fragment of an env runner if that asks for more. Updates
                 are never ahead of the steps that ask for them.
             replay_capacity: States kept by each learner.
+            checkpoint_replay: Whether checkpoints hold the replay. Without it they are small, and
+                after a restore learning waits for `num_steps_before_learning` new steps; networks,
+                optimizer and input statistics are there all the same.
             relabel: Probabilities of "future", "discounted" (future by a geometric clock of
                 `prior_discount`), "final", "episode", "random" and "own"; "auto" for the
                 objective's: future 0.8 and own 0.2, SAC own alone.
@@ -243,10 +254,8 @@ class ODACConfig(AlgorithmConfig):
 
     def check_settings(self) -> None:
         """Checks the value of each setting by itself; `validate` does so too."""
-        for name, (is_allowed, allowed) in RULES.items():
-            value = getattr(self, name)
-            if not is_allowed(value):
-                raise ValueError(f"{name} is {value!r}, but must be {allowed}.")
+        for name in RULES:
+            check(name, getattr(self, name))
         if self.asynchronous is True and not self.num_env_runners and not self.in_evaluation:
             raise ValueError(
                 'asynchronous is True, but must be False or "auto" where num_env_runners is 0: '

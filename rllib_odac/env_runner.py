@@ -7,7 +7,9 @@ that nothing is left for a connector to do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -18,10 +20,15 @@ from ray.rllib.callbacks.utils import make_callback
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
-from ray.rllib.env.env_runner import ENV_STEP_FAILURE
+from ray.rllib.env.env_runner import NUM_ENV_STEP_FAILURES_LIFETIME
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.utils.annotations import override
-from ray.rllib.utils.metrics import SAMPLE_TIMER, WEIGHTS_SEQ_NO
+from ray.rllib.utils.metrics import (
+    ENV_RESET_TIMER,
+    ENV_STEP_TIMER,
+    SAMPLE_TIMER,
+    WEIGHTS_SEQ_NO,
+)
 
 from rllib_odac.envs import make_vector_env
 from rllib_odac.episodes import COLUMNS, Array, GoalEpisode, OpenEpisodes
@@ -30,6 +37,8 @@ from rllib_odac.goals import ExplorationGoals, validate_exploration_goals
 TRAINING_SEEDS = 2**31  # training uses environment seeds below, held-out goals those from here on
 RUNNER_STATE = "goal_env_runner"
 SUCCESS_KEYS = {"is_success", "success"}  # of info
+
+logger = logging.getLogger(__name__)
 
 
 class GoalEnvRunner(SingleAgentEnvRunner):
@@ -50,6 +59,7 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         self.rng = np.random.default_rng(None if _was_restarted() else self._seed)
         self.env_steps = 0  # made by this runner
         self.num_episodes_dropped = 0
+        self._failures = 0  # of the environment, without a whole episode in between
         self._open: OpenEpisodes | None = None
         self._observation: dict[str, Array] = {}
         # Goals to explore with, and which of the open episodes have been given which of them.
@@ -65,7 +75,8 @@ class GoalEnvRunner(SingleAgentEnvRunner):
     @override(SingleAgentEnvRunner)
     def make_env(self) -> None:
         if self.env is not None:
-            self.env.close()
+            with contextlib.suppress(Exception):  # it may be broken
+                self.env.close()
         config = self.config
         self.num_envs = config.num_envs_per_env_runner
         self.env = make_vector_env(config.env_specifier(), self.num_envs, **config.env_config)
@@ -155,8 +166,9 @@ class GoalEnvRunner(SingleAgentEnvRunner):
     def _reset(self) -> None:
         self.drop_open_episodes()
         seeds = self.rng.integers(TRAINING_SEEDS, size=self.num_envs).tolist()
-        observation, _ = self._try_env_reset(seed=seeds)
-        observation = _checked(observation)
+        while (results := self._attempt(self.env.reset, seed=seeds)) is None:
+            seeds = self.rng.integers(TRAINING_SEEDS, size=self.num_envs).tolist()
+        observation, _ = results
         self._has_exploration_goal = np.zeros(self.num_envs, dtype=bool)
         self._exploration_goal = np.zeros_like(observation["desired_goal"])
         self._hold_left = np.full(self.num_envs, -1)
@@ -191,12 +203,11 @@ class GoalEnvRunner(SingleAgentEnvRunner):
     def _step(self, explore: bool, random_actions: bool, episodes: list[GoalEpisode]) -> int:
         """Makes one vectorised step; returns how many environments made a real one."""
         actions = self._actions(explore, random_actions)
-        results = self._try_env_step(self._to_env(actions))
-        if results == ENV_STEP_FAILURE:  # the environments were made anew
+        results = self._attempt(self.env.step, self._to_env(actions))
+        if results is None:  # the environments were made anew
             self._reset()
             return 0
         observation, _, terminated, truncated, infos = results
-        observation = _checked(observation)
         running = self._open
         assert running is not None
         # The step after an episode's end is the vector environment's reset.
@@ -214,12 +225,36 @@ class GoalEnvRunner(SingleAgentEnvRunner):
             return self.num_envs
         for index in np.flatnonzero(~begins & (ended | cut)).tolist():
             episodes.append(running.close(index, bool(terminated[index])))
+            self._failures = 0
         if cut.any():  # the environment goes on; what follows is another episode to the replay
             self._choose_goals(cut)
             self._observation = self._with_exploration_goals(observation)
             running.show(self._observation)
         running.begin(begins | cut)
         return self.num_envs - int(np.count_nonzero(begins))
+
+    def _attempt(self, act: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """What an environment's reset or step gives, its observation checked.
+
+        None if it failed, with an error or NaN or infinity, and was made anew, as
+        `restart_failed_sub_environments` asks for.
+        """
+        try:
+            with self.metrics.log_time(
+                ENV_RESET_TIMER if act == self.env.reset else ENV_STEP_TIMER
+            ):
+                observation, *rest = act(*args, **kwargs)
+            return _checked(observation), *rest
+        except Exception as error:
+            self.metrics.log_value(NUM_ENV_STEP_FAILURES_LIFETIME, 1, reduce="lifetime_sum")
+            self._failures += 1
+            config = self.config
+            most = config.num_consecutive_env_runner_failures_tolerance
+            if not config.restart_failed_sub_environments or self._failures > most:
+                raise
+            logger.warning("The environment failed, and is made anew: %s", error)
+            self.make_env()
+            return None
 
     def _actions(self, explore: bool, random_actions: bool) -> Array:
         """(N, A) actions in [−1, 1]."""
@@ -270,18 +305,22 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         scaled = self._action_low + (actions + 1) / 2 * self._action_range
         return np.clip(scaled, self._action_low, self._action_high)  # rounding may exceed them
 
+    @property
+    def unfinished_steps(self) -> int:
+        """Steps made in the episodes that are going on."""
+        return 0 if self._open is None else int(self._open.lengths[self._open.is_open].sum())
+
+    def num_unfinished(self) -> int:
+        """Episodes that are going on and have made a step."""
+        return 0 if self._open is None else self._open.num_begun
+
     def drop_open_episodes(self) -> int:
-        """Drops the episodes that are going on; the next ones start from fresh seeds.
+        """Drops the episodes that are going on, and says how many; the next start from fresh seeds.
 
         A checkpoint cannot hold the inside of a simulator, so a run drops them whenever it saves,
         whether it goes on or is restored: both then continue alike.
-
-        Returns:
-            How many were dropped.
         """
-        dropped = 0
-        if self._open is not None:
-            dropped = int(np.count_nonzero(self._open.is_open & (self._open.lengths > 0)))
+        dropped = self.num_unfinished()
         self._open = None
         self._needs_initial_reset = True
         self.num_episodes_dropped += dropped
@@ -301,13 +340,17 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         for start in range(0, len(seeds), self.num_envs):
             batch = list(seeds[start : start + self.num_envs])
             unused = self.num_envs - len(batch)
-            result = self._evaluate_round(batch + batch[-1:] * unused)
+            while (result := self._evaluate_round(batch + batch[-1:] * unused)) is None:
+                pass  # the environments were made anew
             rounds.append({name: values[: len(batch)] for name, values in result.items()})
+            self._failures = 0
         return {name: np.concatenate([r[name] for r in rounds]) for name in rounds[0]}
 
-    def _evaluate_round(self, seeds: list[int]) -> dict[str, Array]:
-        observation, infos = self.env.reset(seed=seeds)
-        self._observation = _checked(observation)
+    def _evaluate_round(self, seeds: list[int]) -> dict[str, Array] | None:
+        results = self._attempt(self.env.reset, seed=seeds)
+        if results is None:
+            return None
+        self._observation, infos = results
         result = {
             "success": np.zeros(self.num_envs),
             "final_distance": np.zeros(self.num_envs),
@@ -318,8 +361,10 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         running = np.ones(self.num_envs, dtype=bool)
         while running.any():
             actions = self._actions(explore=False, random_actions=False)
-            observation, reward, terminated, truncated, infos = self.env.step(self._to_env(actions))
-            self._observation = _checked(observation)
+            results = self._attempt(self.env.step, self._to_env(actions))
+            if results is None:
+                return None
+            self._observation, reward, terminated, truncated, infos = results
             result["episode_return"][running] += reward[running]
             result["episode_length"][running] += 1
             too_long = result["episode_length"] == self.config.max_episode_steps

@@ -64,6 +64,11 @@ class OpenEpisodes:
         """(N,) steps made in each; without meaning where none is running."""
         return self._now - self._first
 
+    @property
+    def num_begun(self) -> int:
+        """Episodes that are open and have made a step."""
+        return int(np.count_nonzero(self.is_open & (self.lengths > 0)))
+
     def show(self, observation: dict[str, Array]) -> None:
         """Sets the present states."""
         for name in COLUMNS:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import TypeVar
 
+from rllib_odac.rules import shown
+
 _Name = TypeVar("_Name", bound=StrEnum)
 
 
@@ -54,10 +56,10 @@ def _validate_mixture(
     allowed = [str(name) for name in names]
     for name, probability in mixture.items():
         if name not in allowed:
-            raise ValueError(f"{setting} has '{name}', but must use {allowed}.")
+            raise ValueError(f"{setting} has {shown(name)}, but must use {allowed}.")
         if not (isinstance(probability, int | float) and 0.0 <= probability <= 1.0):
-            raise ValueError(f"{setting}['{name}'] is {probability}, but must be in [0, 1].")
+            raise ValueError(f"{setting}['{name}'] is {shown(probability)}, but must be in [0, 1].")
     total = math.fsum(mixture.values())
     if not math.isclose(total, 1.0, abs_tol=1e-6):
-        raise ValueError(f"The probabilities in {setting} sum to {total:g}, but must sum to 1.")
+        raise ValueError(f"{setting} has probabilities that sum to {total:g}, but must sum to 1.")
     return {names(name): float(probability) for name, probability in mixture.items()}

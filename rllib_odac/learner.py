@@ -7,9 +7,7 @@ them, relabels them and updates from them.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +21,8 @@ from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import ALL_MODULES, WEIGHTS_SEQ_NO
 from torch import Tensor
 
+from rllib_odac.arithmetic import flushed_denormals, matmul_precision
+from rllib_odac.divergence import DivergenceGuard
 from rllib_odac.episodes import GoalEpisode
 from rllib_odac.goals import ExplorationGoals, validate_exploration_goals
 from rllib_odac.losses import (
@@ -38,40 +38,17 @@ from rllib_odac.rl_module import ODACRLModule
 
 NUM_UPDATES_LIFETIME = "num_updates_lifetime"
 REPLAY_TRANSITIONS = "replay_transitions"
+UPDATES_SKIPPED = "updates_skipped"  # because they were not finite
 SAMPLES_LOST = "samples_lost"  # with their env runner or node: each some episodes
 UPDATES_PER_DRAW = 16  # updates whose batches are drawn from the replay at once
 LEARNER_STATE = "odac_learner"
-
-
-@contextlib.contextmanager
-def _flushed_denormals() -> Iterator[None]:
-    """Treats denormal numbers as zero, in this thread and for this while only.
-
-    Adam's moments of weights that no longer learn decay into them, and a CPU counts many times
-    slower with denormal numbers: a tenth of an update's time after 10,000 updates.
-    """
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(False)
-
-
-@contextlib.contextmanager
-def _matmul_precision(precision: str) -> Iterator[None]:
-    """Lets matrix products of float32 numbers be this exact for a while: see PyTorch's setting."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(precision)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 class ODACTorchLearner(TorchLearner):
     """Learner of `ODAC`, of its ablations and of any other `Objective`."""
 
     _weights_seq_no: int
+    save_error: OSError | None = None  # of the last `save_to_path`
 
     @override(TorchLearner)
     def build(self) -> None:
@@ -105,12 +82,24 @@ class ODACTorchLearner(TorchLearner):
         self._noise.manual_seed(seed + 1)
         self._learns_dynamics = config.learns_dynamics
         self._num_updates = 0
+        self.num_transitions = 0  # taken in by this learner
+        self._update_number = 0  # of the update that is being made
         self._log_update = False
+        self._guard = DivergenceGuard(
+            module,
+            skips=config.on_divergence == "skip",
+            reads_at_once=self._device.type == "cpu",
+        )
 
     @property
     def goal_module(self) -> ODACRLModule:
         """The module being trained, without RLlib's and DDP's wrappers."""
         return self.module[DEFAULT_MODULE_ID].unwrapped()
+
+    @property
+    def num_updates(self) -> int:
+        """Updates made since the beginning of the run, skipped ones included."""
+        return self._num_updates
 
     @override(TorchLearner)
     def configure_optimizers_for_module(
@@ -127,7 +116,7 @@ class ODACTorchLearner(TorchLearner):
         )
 
     @override(Learner)
-    @_flushed_denormals()
+    @flushed_denormals()
     def update(
         self,
         *,
@@ -174,8 +163,12 @@ class ODACTorchLearner(TorchLearner):
                 batch = {name: column[i] for name, column in columns.items()}
                 batch["noise"] = noise[i]
                 self._log_update = start + i + 1 == num_updates
+                self._update_number = self._num_updates + start + i + 1
                 self._update({DEFAULT_MODULE_ID: batch})
                 module.update_targets(self.config.tau)
+            self._guard.read()
+        if num_updates:
+            self._guard.check_parameters(self._update_number)
         self._num_updates += num_updates
         self.after_gradient_based_update(timesteps=timesteps or {})
         self.metrics.log_dict(
@@ -187,6 +180,9 @@ class ODACTorchLearner(TorchLearner):
             key=ALL_MODULES,
             window=1,
         )
+        skipped = self._guard.take_skipped()
+        skipped *= self._learner_index == 0  # the same on all learners: one of them counts
+        self.metrics.log_value((ALL_MODULES, UPDATES_SKIPPED), skipped, reduce="lifetime_sum")
         return self.metrics.reduce()
 
     def _arrived(
@@ -209,6 +205,7 @@ class ODACTorchLearner(TorchLearner):
         statistics = torch.zeros(2, len(normalizer.mean) + 1, dtype=torch.float64)
         for episode in episodes:
             self.replay.add(episode)
+            self.num_transitions += len(episode)
             rows = torch.from_numpy(episode.observation.astype(np.float64))
             statistics[0, 0] += len(rows)
             statistics[0, 1:] += rows.sum(0)
@@ -298,9 +295,12 @@ class ODACTorchLearner(TorchLearner):
                 fwd_out["log_kl_weight"], fwd_out["policy_kl"], self.goal_module.target_kl
             )
         losses |= self.objective.losses(fwd_out)
-        total = torch.stack(list(losses.values())).sum()
+        targets = {"target": target, "reward": backup.reward, "discount": backup.discount}
+        outcome = {name: fwd_out[name] for name in ("q_values", "log_prob_next")}
+        total = self._guard.watch(
+            self._update_number, losses, targets | outcome | {"goal": batch["goal"]}
+        )
         if self._log_update:
-            targets = {"target": target, "reward": backup.reward, "discount": backup.discount}
             self._log(
                 module_id,
                 losses
@@ -334,16 +334,12 @@ class ODACTorchLearner(TorchLearner):
     def _log(self, module_id: str, quantities: dict[str, Tensor]) -> None:
         """Logs the mean of each quantity of the last update, and stops training that diverges."""
         values = {name: float(value.detach().double().mean()) for name, value in quantities.items()}
-        for name, value in values.items():
-            if not np.isfinite(value):
-                raise FloatingPointError(
-                    f"Training diverged: '{name}' is {value} at update {self._num_updates}."
-                )
+        values = self._guard.finite(self._update_number, values)
         self.metrics.log_dict(values, key=module_id, window=1)
 
     @override(TorchLearner)
     def _update(self, batch: dict[str, Any]) -> tuple[Any, Any, Any]:
-        with _matmul_precision(self.config.matmul_precision):
+        with matmul_precision(self.config.matmul_precision):
             return super()._update(batch)
 
     @override(TorchLearner)
@@ -362,10 +358,22 @@ class ODACTorchLearner(TorchLearner):
     def apply_gradients(self, gradients_dict: dict[Any, Tensor]) -> None:
         for parameter, gradient in gradients_dict.items():
             parameter.grad = gradient
+        found_inf = self._guard.found_inf()
         for optimizer in self._named_optimizers.values():
+            optimizer.found_inf = found_inf
             optimizer.step()
 
     # State ----------------------------------------------------------------------------------------
+
+    @override(Learner)
+    def save_to_path(self, *args: Any, **kwargs: Any) -> str:
+        """RLlib's, whose errors nobody hears of where the learner is remote; see `save_error`."""
+        self.save_error = None
+        try:
+            return super().save_to_path(*args, **kwargs)
+        except OSError as error:
+            self.save_error = error
+            return ""
 
     @override(Learner)
     def get_state(self, components: Any = None, **kwargs: Any) -> dict[str, Any]:
@@ -392,31 +400,3 @@ class ODACTorchLearner(TorchLearner):
                 self._noise.set_state(torch.from_numpy(state[LEARNER_STATE]["noise"].copy()))
             else:
                 self._noise.manual_seed(7919 * self._learner_index + self._num_updates)
-
-    def save_replay(self, directory: str | Path) -> str:
-        """Writes this learner's shard into a directory and returns its file name."""
-        name = f"shard_{self._learner_index:05d}.npz"
-        self.replay.save(Path(directory) / name)
-        return name
-
-    def load_replay(self, directory: str | Path, shards: Sequence[str], num_learners: int) -> None:
-        """Loads this learner's shard, or its part of all shards if their number has changed."""
-        if len(shards) == num_learners:
-            self.replay.load(Path(directory) / shards[self._learner_index])
-            return
-        module, config = self.goal_module, self.config
-        others = GoalReplay(
-            config.replay_capacity,
-            len(module.observation_normalizer.mean),
-            module.goal_dim,
-            module.action_dim,
-            config.relabelling,
-        )
-        self.replay.clear()
-        index = 0
-        for shard in shards:
-            others.load(Path(directory) / shard)
-            for episode in others.episodes():
-                if index % num_learners == self._learner_index:
-                    self.replay.add(episode)
-                index += 1

@@ -8,7 +8,6 @@ never a Python loop.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections import deque
@@ -20,10 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rllib_odac.episodes import Array, GoalEpisode
+from rllib_odac.episodes import GoalEpisode
 from rllib_odac.goals import RelabelStrategy, validate_relabelling
+from rllib_odac.replay_file import read_arrays, write_arrays
 
-FORMAT_VERSION = 1
 RARITY_SAMPLE = 512  # states among which the rare ones are found,
 RARITY_NEIGHBOURS = 10  # by the distance to this neighbour
 
@@ -124,6 +123,12 @@ class GoalReplay:
     def num_states(self) -> int:
         """Number of rows in use, at most `capacity`."""
         return self._num_states
+
+    @property
+    def widths(self) -> tuple[int, int, int]:
+        """D, G and A."""
+        dims = {name: values.shape[1] for name, values in self._columns.items()}
+        return dims["observation"], dims["achieved_goal"], dims["actions"]
 
     @property
     def transitions_added(self) -> int:
@@ -329,75 +334,62 @@ class GoalReplay:
         return episodes
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes episodes and random state to one array file, whole or not at all.
-
-        The file is NumPy's `.npz` without pickled objects; its header carries the format version.
-        """
+        """Writes episodes and random state to one array file, whole or not at all; see `write`."""
         path = Path(path)
-        slots = self._in_order()
-        header: dict[str, Any] = {
-            "format": "rllib_odac.GoalReplay",
-            "version": FORMAT_VERSION,
-            "transitions_added": self._transitions_added,
-            "generator_device": self.device.type,
-        }
-        arrays: dict[str, Any] = {
-            name: values[slots].cpu().numpy() for name, values in self._columns.items()
-        }
-        episodes = np.array(self._episodes, dtype=np.int64).reshape(-1, 2)
         partial = path.with_name(path.name + ".partial")
         with open(partial, "wb") as file:
-            np.savez(
-                file,
-                header=np.frombuffer(json.dumps(header).encode(), dtype=np.uint8),
-                episodes=episodes,
-                generator=self.generator.get_state().numpy(),
-                **arrays,
-            )
+            self.write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
 
     def load(self, path: str | os.PathLike[str]) -> None:
-        """Replaces the contents and the random state by those of a file written by `save`.
+        """Replaces the contents and the random state by those of a file; see `read`."""
+        with open(path, "rb") as file:
+            self.read(file, str(path))
+
+    def write(self, stream: Any) -> None:
+        """Writes episodes and random state to a binary stream, from front to back.
+
+        The format is that of `replay_file`.
+        """
+        slots = self._in_order()
+        header = {
+            "transitions_added": self._transitions_added,
+            "generator_device": self.device.type,
+        }
+        arrays = {name: values[slots].cpu().numpy() for name, values in self._columns.items()}
+        arrays["episodes"] = np.array(self._episodes, dtype=np.int64).reshape(-1, 2)
+        arrays["generator"] = self.generator.get_state().numpy()
+        write_arrays(stream, header, arrays)
+
+    def read(self, stream: Any, name: str) -> None:
+        """Replaces the contents and the random state by what `write` wrote.
 
         Episodes beyond this buffer's capacity are dropped, oldest first. The random state is kept
         only between devices of one type, whose generators are alike.
 
+        Args:
+            stream: Binary, and can be read in any order.
+            name: What messages call it.
+
         Raises:
-            ValueError: If the file is no replay, of another version, damaged or of other sizes.
+            ValueError: If it is no replay, of another version, damaged or of other sizes.
         """
-        header, arrays = _read(Path(path))
-        for name, values in self._columns.items():
-            if arrays[name].shape[1:] != values.shape[1:]:
+        header, arrays = read_arrays(stream, name)
+        for column, values in self._columns.items():
+            if arrays[column].shape[1:] != values.shape[1:]:
                 raise ValueError(
-                    f"The replay file {path} holds '{name}' of size {arrays[name].shape[1]}, but "
-                    f"this environment has size {values.shape[1]}."
+                    f"The replay file {name} holds '{column}' of size {arrays[column].shape[1]}, "
+                    f"but this environment has size {values.shape[1]}."
                 )
         self.clear()
         start = 0
         for steps, terminated in arrays["episodes"].tolist():
-            rows = {name: arrays[name][start : start + steps + 1] for name in self._columns}
+            rows = {column: arrays[column][start : start + steps + 1] for column in self._columns}
             rows["actions"] = rows["actions"][:-1]
             self.add(GoalEpisode(**rows, terminated=bool(terminated)))
             start += steps + 1
         self._transitions_added = header["transitions_added"]
         if header["generator_device"] == self.device.type:
             self.generator.set_state(torch.from_numpy(arrays["generator"].copy()))
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        header = json.loads(arrays.pop("header").tobytes())
-    except FileNotFoundError:
-        raise
-    except Exception as error:
-        raise ValueError(f"{path} is no replay file, or a damaged one: {error}") from error
-    if header.get("format") != "rllib_odac.GoalReplay" or header["version"] != FORMAT_VERSION:
-        raise ValueError(
-            f"{path} is a replay of format {header.get('format')} version {header.get('version')}, "
-            f"but only rllib_odac.GoalReplay version {FORMAT_VERSION} can be read."
-        )
-    return header, arrays

@@ -15,6 +15,12 @@ def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def shown(value: Any) -> str:
+    """A value as a message shows it: in one line, and not too long."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
 Rule = tuple[Callable[[Any], bool], str]
 
 
@@ -35,7 +41,10 @@ _NON_NEGATIVE: Rule = (lambda v: _is_number(v) and v >= 0, "a number of at least
 _COUNT: Rule = (lambda v: _is_int(v) and v >= 1, "a whole number of at least 1")
 _COUNT_FROM_0: Rule = (lambda v: _is_int(v) and v >= 0, "a whole number of at least 0")
 _SWITCH: Rule = (lambda v: isinstance(v, bool), "True or False")
-_MAPPING: Rule = (lambda v: isinstance(v, Mapping), "a mapping, such as {'key': value}")
+_MAPPING: Rule = (
+    lambda v: isinstance(v, Mapping) and all(isinstance(name, str) for name in v),
+    "a mapping of names, such as {'key': value}",
+)
 
 RULES: dict[str, Rule] = {
     "prior_discount": _FRACTION,
@@ -69,7 +78,9 @@ RULES: dict[str, Rule] = {
     "learn_discount": _SWITCH,
     "learn_dynamics": _SWITCH,
     "critic_layer_norm": _SWITCH,
+    "checkpoint_replay": _SWITCH,
     "dynamics_distribution": (lambda v: v in ("laplace", "gaussian"), '"laplace" or "gaussian"'),
+    "on_divergence": (lambda v: v in ("stop", "skip"), '"stop" or "skip"'),
     "matmul_precision": (
         lambda v: v in ("highest", "high", "medium"),
         '"highest", "high" or "medium"',
@@ -95,12 +106,34 @@ RULES: dict[str, Rule] = {
     "grad_clip": _optional(_POSITIVE),
     "rollout_fragment_length": _COUNT,
     "min_sample_timesteps_per_iteration": _COUNT,
+    "sample_timeout_s": _POSITIVE,
+    "env_runner_restore_timeout_s": _POSITIVE,
+    "restart_failed_env_runners": _SWITCH,
+    "max_num_env_runner_restarts": _COUNT_FROM_0,
+    "restart_failed_sub_environments": _SWITCH,
+    "num_consecutive_env_runner_failures_tolerance": _COUNT_FROM_0,
     "num_cpus_per_env_runner": _NON_NEGATIVE,
     "num_gpus_per_env_runner": _NON_NEGATIVE,
     "num_cpus_per_learner": _or_auto(_NON_NEGATIVE),
     "num_gpus_per_learner": _NON_NEGATIVE,
     "seed": _optional((lambda v: _is_int(v) and 0 <= v < 2**32, "a whole number in [0, 2^32)")),
 }
+
+
+def check(name: str, value: Any) -> None:
+    """Checks the value of a setting by itself.
+
+    Raises:
+        ValueError: With one sentence that names the setting, its value and what is allowed.
+    """
+    is_allowed, allowed = RULES[name]
+    try:
+        fits = bool(is_allowed(value))
+    except (ValueError, TypeError):  # it cannot even be compared, as an array of numbers
+        fits = False
+    if not fits:
+        raise ValueError(f"{name} is {shown(value)}, but must be {allowed}.")
+
 
 # What `apply_settings` takes; the rest has a section or an option of its own.
 SETTINGS = ["objective", *(name for name in RULES if name != "seed")]

@@ -12,23 +12,28 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import platform
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from rllib_odac.checkpoints import checkpoints_of_run, read_manifest, restore_newest
 from rllib_odac.cluster import Processes, check_room, join_or_start, num_cpus, processes
+from rllib_odac.faults import InterruptedRun
+from rllib_odac.run_spec import RunSpec, read_spec
 
 if TYPE_CHECKING:
     from rllib_odac.algorithm import ODAC
-    from rllib_odac.config import ODACConfig
+
+__all__ = ["FIGURES", "PROGRESS_COLUMNS", "Run", "RunSpec", "read_spec"]
 
 FIGURES = ("success_rate", "final_distance", "normalized_distance")
 LEARNING = (
@@ -37,125 +42,14 @@ LEARNING = (
     "policy_kl", "trivial_goal_share", "unreached_value",
 )  # fmt: skip
 PROGRESS_COLUMNS = ("iteration", "env_steps", "updates", "wall_s", *FIGURES, *LEARNING)
-STEPS_PAST_THE_END = 100  # a run ends at most so many environment steps past its budget
 CHECKPOINTS_KEPT = 2
+LEARNER_FAILURES = 3  # in a row, without a new checkpoint in between, that a run goes on after
+
+logger = logging.getLogger(__name__)
 
 
-@dataclass
-class RunSpec:
-    """What a run is: everything that decides its result.
-
-    Attributes:
-        env: Environment id.
-        objective: Name of the objective.
-        steps: Environment steps to train for.
-        seed: Seed of networks, exploration, replay and environments.
-        settings: Further fields of `ODACConfig`, by name.
-        num_env_runners: Remote env runners; 0 collects in the driver's process.
-        num_learners: Remote learners; 0 learns in the driver's process.
-        stop_success: Stop early once this success rate is reached in an evaluation.
-        evaluate_every: Environment steps between two evaluations, each a row of progress.
-        evaluation_episodes: Episodes of each evaluation but the last.
-        final_episodes: Episodes of the last evaluation.
-        checkpoint_every: Environment steps between two checkpoints; by default 1000, or a
-            fiftieth of `steps` if that is more.
-    """
-
-    env: str
-    objective: str = "odac"
-    steps: int = 100_000
-    seed: int = 0
-    settings: dict[str, Any] = field(default_factory=dict)
-    num_env_runners: int = 0
-    num_learners: int = 0
-    stop_success: float | None = None
-    evaluate_every: int = 1000
-    evaluation_episodes: int = 20
-    final_episodes: int = 100
-    checkpoint_every: int | None = None
-
-    @property
-    def checkpoint_interval(self) -> int:
-        """Environment steps between two checkpoints."""
-        if self.checkpoint_every is None:
-            return max(1000, self.steps // 50)
-        return self.checkpoint_every
-
-    def config(self) -> ODACConfig:
-        """The validated configuration of this run.
-
-        Raises:
-            ValueError: With one sentence on the first setting that is wrong.
-        """
-        from rllib_odac.config import ODACConfig
-
-        if not isinstance(self.env, str):
-            raise ValueError(f"env is {self.env!r}, but must be the id of an environment.")
-        least = {
-            **dict.fromkeys(
-                ("steps", "evaluate_every", "evaluation_episodes", "final_episodes"), 1
-            ),
-            **dict.fromkeys(("seed", "num_env_runners", "num_learners"), 0),
-            **({} if self.checkpoint_every is None else {"checkpoint_every": 1}),
-        }
-        for name, number in least.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise ValueError(f"{name} is {value!r}, but must be a whole number.")
-            if value < number:
-                raise ValueError(f"{name} is {value}, but must be at least {number}.")
-        stop = self.stop_success
-        if stop is not None and not (isinstance(stop, int | float) and 0 < stop <= 1):
-            raise ValueError(f"stop_success is {self.stop_success}, but must be in (0, 1].")
-        config: ODACConfig = (
-            ODACConfig()
-            .environment(self.env)
-            .training(objective=self.objective)
-            .env_runners(num_env_runners=self.num_env_runners)
-            .learners(num_learners=self.num_learners)
-            .evaluation(evaluation_duration=self.evaluation_episodes)
-            .reporting(min_sample_timesteps_per_iteration=self.evaluate_every)
-            .debugging(seed=self.seed, log_level="ERROR")
-        )
-        if "objective" in self.settings:
-            raise ValueError(
-                f"settings has objective {self.settings['objective']!r}, but must leave it to the "
-                "run's own objective."
-            )
-        config.apply_settings(self.settings)
-        config.check_settings()
-        environments = config.num_envs_per_env_runner
-        if environments > STEPS_PAST_THE_END:
-            raise ValueError(
-                f"num_envs_per_env_runner is {environments}, but must be at most "
-                f"{STEPS_PAST_THE_END}, so that a run ends within so many steps of its budget."
-            )
-        fragment = min(config.rollout_fragment_length, STEPS_PAST_THE_END // environments)
-        config.env_runners(rollout_fragment_length=fragment)
-        config.validate()
-        return config
-
-
-def read_spec(path: Path) -> dict[str, Any]:
-    """Fields of a `RunSpec` in a JSON file, such as a run's own config.json.
-
-    Raises:
-        ValueError: If the file cannot be read, or names a field that there is not.
-    """
-    try:
-        stored = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"config is '{path}', which cannot be read: {error}.") from None
-    known = [field.name for field in fields(RunSpec)]
-    if not isinstance(stored, dict) or not isinstance(stored.get("settings", {}), dict):
-        raise ValueError(
-            f"config is '{path}', but must hold an object with some of {known}, 'settings' being "
-            "an object too."
-        )
-    for name in stored:
-        if name not in known:
-            raise ValueError(f"config '{path}' has the field '{name}', but must use {known}.")
-    return stored
+class LearnerLostError(Exception):
+    """The process of a remote learner is dead."""
 
 
 class Run:
@@ -183,6 +77,7 @@ class Run:
         self.resume = resume
         self.on_row = on_row
         self.rows: list[dict[str, Any]] = []
+        self._algorithm: ODAC | None = None
         self._config = spec.config()
         self.spec = self._with_its_checkpoints(spec)
         self._check_directory()
@@ -218,8 +113,13 @@ class Run:
         Returns:
             What `summary.json` holds.
 
+        Where a learner dies, all begins anew from the newest checkpoint. Where something else
+        fails, a checkpoint is written first, if the learners are whole.
+
         Raises:
             ValueError: If the cluster can never hold the run's processes.
+            InterruptedRun: After `stop`; the run can be resumed from where it was.
+            RuntimeError: If learners die again and again without a new checkpoint in between.
         """
         import ray
 
@@ -229,13 +129,70 @@ class Run:
             join_or_start(num_cpus=num_cpus(self.processes))
         check_room(self.processes)
         _write_json(self.out / "config.json", asdict(self.spec))
+        failures, reached = 0, -1
+        while True:
+            try:
+                return self._train_until_a_learner_dies()
+            except LearnerLostError as error:
+                steps = self.env_steps_saved
+                failures = failures + 1 if steps == reached else 1
+                reached = steps
+                if failures > LEARNER_FAILURES:
+                    raise RuntimeError(
+                        f"A learner was lost {failures} times without a new checkpoint in between; "
+                        "the run goes on with --resume."
+                    ) from error
+                logger.warning(
+                    "A learner is lost; the run goes on from its checkpoint at %d environment "
+                    "steps.",
+                    steps,
+                )
+
+    @property
+    def env_steps_saved(self) -> int:
+        """Environment steps of the newest checkpoint; 0 if there is none."""
+        for checkpoint in checkpoints_of_run(self.out):
+            with contextlib.suppress(ValueError):  # damaged
+                return int(read_manifest(checkpoint)["env_steps"])
+        return 0
+
+    def stop(self) -> bool:
+        """Lets `train`, from a signal handler or another thread, save soon and end.
+
+        Returns:
+            Whether it trains; if not, there is nothing to be saved, and nothing has been done.
+        """
+        if self._algorithm is not None:
+            self._algorithm.is_interrupted = True
+        return self._algorithm is not None
+
+    def _train_until_a_learner_dies(self) -> dict[str, Any]:
         algorithm = self._config.build_algo()
         try:
             self._restore(algorithm)
+            self._algorithm = algorithm
             self._train(algorithm)
+            self._algorithm = None  # what is left is quickly done
             return self._finish(algorithm)
+        except Exception as error:
+            if algorithm.has_lost_a_learner:
+                raise LearnerLostError from error
+            if self._algorithm is not None:
+                self._save_what_there_is(algorithm, error)
+            raise
         finally:
+            self._algorithm = None
             algorithm.stop()
+
+    def _save_what_there_is(self, algorithm: ODAC, error: Exception) -> None:
+        """Writes a checkpoint after an interruption, or a failure that spared the learners."""
+        if isinstance(error, InterruptedRun):
+            algorithm.drain()
+            self._checkpoint(algorithm, self._checkpoint_path(algorithm.env_steps))
+        elif algorithm.can_be_saved:
+            with contextlib.suppress(Exception):  # what failed first is what counts
+                algorithm.forget_samples()
+                self._checkpoint(algorithm, self._checkpoint_path(algorithm.env_steps))
 
     def _train(self, algorithm: ODAC) -> None:
         start = time.perf_counter() - (self.rows[-1]["wall_s"] if self.rows else 0.0)
@@ -295,6 +252,7 @@ class Run:
             "objective": self.spec.objective,
             "seed": self.spec.seed,
             "evaluation_episodes": self.spec.final_episodes,
+            "faults": asdict(algorithm.losses),
             "versions": {
                 name: version(name)
                 for name in ("rllib-odac", "ray", "torch", "gymnasium", "mujoco", "numpy")
@@ -310,31 +268,14 @@ class Run:
         return self.out / "checkpoints" / f"step_{env_steps:09d}"
 
     def _checkpoint(self, algorithm: ODAC, path: Path) -> None:
-        """Saves to a partial directory and renames it: a checkpoint is whole or absent."""
-        partial = path.with_name(path.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        algorithm.save_to_path(str(partial))
-        shutil.rmtree(path, ignore_errors=True)
-        partial.rename(path)
+        algorithm.save_to_path(str(path))
         if path.parent.name == "checkpoints":
             for old in sorted(path.parent.glob("step_*[0-9]"))[:-CHECKPOINTS_KEPT]:
                 shutil.rmtree(old)
 
-    def _whole_checkpoints(self) -> list[Path]:
-        """Checkpoints by their environment steps; a run that goes on outgrows its final one."""
-        from rllib_odac.algorithm import read_manifest
-
-        found = [*(self.out / "checkpoints").glob("step_*[0-9]"), self.out / "checkpoint_final"]
-        return sorted(
-            (path for path in found if path.is_dir()),
-            key=lambda path: read_manifest(path)["env_steps"],
-        )
-
     def _restore(self, algorithm: ODAC) -> None:
-        checkpoints = self._whole_checkpoints()
-        if checkpoints:
-            algorithm.restore_from_path(str(checkpoints[-1]))
+        self.rows = []
+        if restore_newest(self.out, algorithm.restore_from_path) is not None:
             progress = pd.read_csv(self.out / "progress.csv", float_precision="round_trip")
             kept = progress[progress["env_steps"] <= algorithm.env_steps]
             self.rows = [
@@ -366,7 +307,8 @@ class Run:
         if self.out.exists() and not self.out.is_dir():
             raise ValueError(f"out is '{self.out}', which is a file; it must be a directory.")
         if not path.exists():
-            if self.out.is_dir() and any(self.out.iterdir()):
+            # A run that was killed before it began may leave half a config.json.
+            if self.out.is_dir() and {*os.listdir(self.out)} - {"config.json.partial"}:
                 raise ValueError(
                     f"out is '{self.out}', which holds other files; it must be empty, new, or a "
                     "run to resume."

@@ -90,8 +90,19 @@ def quiet_libraries(debug: bool) -> Iterator[None]:
     import ray  # which sets its logger's level when it is imported
 
     logging.getLogger(ray.__name__).setLevel(logging.ERROR)
+    ours = logging.getLogger("rllib_odac")
+    if not any(isinstance(handler, _OneLine) for handler in ours.handlers):
+        ours.addHandler(_OneLine())
+        ours.propagate = False
     with quiet_warnings(debug):
         yield
+
+
+class _OneLine(logging.Handler):
+    """Says what our own loggers warn of, as every other message of a command."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(f"warning: {record.getMessage()}", file=sys.stderr)
 
 
 @contextlib.contextmanager

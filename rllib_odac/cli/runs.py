@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +20,11 @@ from rllib_odac.cli.common import (
     quiet_libraries,
     start_ray,
 )
+from rllib_odac.cli.signals import stopping_on_signals
+from rllib_odac.faults import InterruptedRun
+
+if TYPE_CHECKING:
+    from rllib_odac.runs import Run
 
 
 def train(
@@ -110,9 +116,18 @@ def train(
                 return
             # Where no learner is remote, this process learns; else it waits for the others.
             busy = spec.num_env_runners + max(1, spec.num_learners)
-            start_ray(run.processes, debug, address, busy)
-            with reporter:
-                summary = run.train()
+            with stopping_on_signals(run.stop) as stopping:
+                start_ray(run.processes, debug, address, busy)
+                stopping.install()
+                try:
+                    with reporter:
+                        summary = run.train()
+                except Exception as error:
+                    if run.env_steps_saved:
+                        _say_how_to_go_on(run, address)
+                    if isinstance(error, InterruptedRun):
+                        raise typer.Exit(stopping.exit_code) from None
+                    raise
         print(
             f"success {summary['success_rate']:.0%}, final distance "
             f"{summary['final_distance']:.4g} after {summary['env_steps']} steps and "
@@ -156,6 +171,15 @@ def evaluate(
         if video is not None:
             for path in policy.record(video, seed):
                 print(path, file=sys.stderr if as_json else sys.stdout)
+
+
+def _say_how_to_go_on(run: Run, address: str | None) -> None:
+    command = ["odac", "train", "--config", str(run.out / "config.json"), "--out", str(run.out)]
+    command += ["--resume", *(["--address", address] if address else [])]
+    print(
+        f"stopped at {run.env_steps_saved} environment steps; go on with: {shlex.join(command)}",
+        file=sys.stderr,
+    )
 
 
 class _Reporter:

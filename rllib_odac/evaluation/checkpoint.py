@@ -11,7 +11,7 @@ import numpy as np
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, COMPONENT_RL_MODULE
 from ray.rllib.core import DEFAULT_MODULE_ID as MODULE
 
-from rllib_odac.algorithm import read_manifest
+from rllib_odac.checkpoints import checked
 from rllib_odac.config import ODACConfig
 from rllib_odac.env_runner import GoalEnvRunner
 from rllib_odac.evaluation.evaluate import held_out_seeds, summarize
@@ -31,13 +31,13 @@ class CheckpointPolicy:
     """
 
     def __init__(self, checkpoint: str | Path) -> None:
-        path = Path(checkpoint)
-        self.config = checkpoint_config(path)
+        path = Path(checked(checkpoint)[0].path)
+        self.config = _config(path)
         runner_config = self.config.copy(copy_frozen=False)
         runner_config.env_runners(num_env_runners=0)
         self.runner = GoalEnvRunner(config=runner_config, worker_index=0)
         module = path / COMPONENT_LEARNER_GROUP / COMPONENT_LEARNER / COMPONENT_RL_MODULE / MODULE
-        self.runner.module.restore_from_path(module.absolute())
+        self.runner.module.restore_from_path(module)
 
     def evaluate(self, num_episodes: int, seed: int = 0) -> dict[str, float]:
         """Acts deterministically on held-out goals; the figures are those of `summarize`."""
@@ -106,9 +106,12 @@ def checkpoint_config(path: Path) -> ODACConfig:
     """The configuration that a checkpoint was made with.
 
     Raises:
-        ValueError: If there is no checkpoint of ODAC in that directory.
+        ValueError: If there is no whole checkpoint of ODAC in that directory.
     """
-    read_manifest(path)
+    return _config(Path(checked(path)[0].path))
+
+
+def _config(path: Path) -> ODACConfig:
     try:
         with open(path / "class_and_ctor_args.pkl", "rb") as stream:
             state = pickle.load(stream)["ctor_args_and_kwargs"][0][0]

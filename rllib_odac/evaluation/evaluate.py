@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, EVALUATION_RESULTS, NUM_EPISODES
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
-from rllib_odac.env_runner import TRAINING_SEEDS
+from rllib_odac.env_runner import TRAINING_SEEDS, GoalEnvRunner
+from rllib_odac.pipeline import portable
 
 if TYPE_CHECKING:
     from ray.rllib.env.env_runner_group import EnvRunnerGroup
@@ -53,22 +55,43 @@ def evaluate_episodes(
 
     Returns:
         (N,) arrays as `GoalEnvRunner.evaluate` returns them, in the order of the seeds.
+
+    Raises:
+        RuntimeError: If every env runner was lost. What a single one owed, others make up for.
+        Exception: Any that an environment raised.
     """
     seeds = held_out_seeds(num_episodes, seed)
-    workers = env_runners.healthy_worker_ids()
-    if not workers:
+    if env_runners.num_remote_env_runners() == 0:
         result: dict[str, np.ndarray[Any, Any]] = env_runners.local_env_runner.evaluate(seeds)
         return result
-    parts = np.array_split(seeds, len(workers))
-    by_worker = {worker: part.tolist() for worker, part in zip(workers, parts, strict=True)}
-    results = env_runners.foreach_env_runner(
-        lambda runner: runner.evaluate(by_worker[runner.worker_index]),
-        local_env_runner=False,
-        remote_worker_ids=[worker for worker, part in by_worker.items() if part],
-    )
-    if not results:
-        raise RuntimeError("Every evaluation env runner was lost while it evaluated.")
-    return {name: np.concatenate([part[name] for part in results]) for name in results[0]}
+    rows: dict[int, dict[str, Any]] = {}
+    while missing := [each for each in seeds if each not in rows]:
+        workers = env_runners.healthy_worker_ids()
+        if not workers:
+            raise RuntimeError("Every evaluation env runner was lost while it evaluated.")
+        parts = np.array_split(missing, len(workers))
+        by_worker = {worker: part.tolist() for worker, part in zip(workers, parts, strict=True)}
+        for part, results in env_runners.foreach_env_runner(
+            functools.partial(_evaluate, by_worker=by_worker),
+            local_env_runner=False,
+            remote_worker_ids=[worker for worker, part in by_worker.items() if part],
+        ):
+            if isinstance(results, Exception):
+                raise results
+            for i, each in enumerate(part):
+                rows[each] = {name: values[i] for name, values in results.items()}
+    return {name: np.stack([rows[each][name] for each in seeds]) for name in rows[seeds[0]]}
+
+
+def _evaluate(
+    runner: GoalEnvRunner, by_worker: dict[int, list[int]]
+) -> tuple[list[int], dict[str, np.ndarray[Any, Any]] | Exception]:
+    """Runs on an env runner. Its error is returned: raised, RLlib would restart the runner."""
+    part = by_worker[runner.worker_index]
+    try:
+        return part, runner.evaluate(part)
+    except Exception as error:
+        return part, portable(error)
 
 
 def evaluate_on_held_out_goals(

@@ -11,6 +11,7 @@ from rllib_odac.objectives.her import HERObjective
 from rllib_odac.objectives.odac import ODACObjective
 from rllib_odac.objectives.sac import SACObjective
 from rllib_odac.objectives.uvd import UVDObjective
+from rllib_odac.rules import shown
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "odac": ODACObjective,
@@ -45,7 +46,7 @@ def objective_class(objective: str | type[Objective]) -> type[Objective]:
     if isinstance(objective, type) and issubclass(objective, Objective):
         return objective
     raise ValueError(
-        f"objective is {objective!r}, but must be one of {list(OBJECTIVES)}, or a subclass of "
+        f"objective is {shown(objective)}, but must be one of {list(OBJECTIVES)}, or a subclass of "
         "Objective."
     )
 

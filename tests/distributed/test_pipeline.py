@@ -12,7 +12,7 @@ import ray
 from ray import cloudpickle
 
 from rllib_odac import env_runner, make_env
-from rllib_odac.algorithm import read_manifest
+from rllib_odac.checkpoints import read_manifest
 from rllib_odac.episodes import GoalEpisode
 from rllib_odac.learner import ODACTorchLearner
 from tests.conftest import small_config

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import os
+import shutil
 import subprocess
 import sys
 
@@ -12,6 +15,8 @@ import ray
 import torch
 from ray import cloudpickle
 
+from benchmarks.checkpoint_faults import small_disk
+from rllib_odac.checkpoints import check_checkpoint
 from rllib_odac.learner import ODACTorchLearner
 from tests.conftest import small_config
 from tests.system.test_command_line import BOX, read_run, wait_for
@@ -139,24 +144,80 @@ def test_more_processes_than_cpus_train_with_one_warning(tmp_path):
     assert read_run(tmp_path / "run")[1]["updates"] > 0
 
 
+def shards_of(algorithm):
+    """All episodes in the replays, in an order that does not depend on where they are."""
+    return sorted(states.tobytes() for part in each(algorithm, shard) for states in part)
+
+
 def test_shards_are_redistributed_over_another_number_of_learners(ray_cluster, tmp_path):
     config = small_config().env_runners(num_env_runners=1).learners(num_learners=2)
     algorithm = config.build_algo()
     algorithm.train()
     algorithm._next_learner = 1  # which there will not be
     algorithm.save_to_path(str(tmp_path / "two"))
-    saved = sorted(episode.tobytes() for part in each(algorithm, shard) for episode in part)
+    manifest = check_checkpoint(tmp_path / "two")
+    assert manifest["replay_shards"] == ["shard_00000.npz", "shard_00001.npz"]
+    saved = shards_of(algorithm)
     weights = each(algorithm, networks)[0]
+    # A learner whose disk is full says so, and is not restarted for it.
+    before = each(algorithm, pid)
+    size = sum(path.stat().st_size for path in (tmp_path / "two").rglob("*.*"))
+    with small_disk(1) as disk:
+        for share in (0.2, 0.6, 0.9) if disk is not None else ():
+            free = shutil.disk_usage(disk).free
+            (disk / "ballast").write_bytes(b"\0" * (free - int(share * size)))
+            with pytest.raises(
+                OSError, match=r"new' cannot be written \(No space left on device\)"
+            ):
+                algorithm.save_to_path(str(disk / "new"))
+            assert [path.name for path in disk.iterdir()] == ["ballast"]
+            (disk / "ballast").unlink()
+    assert [path.name for path in tmp_path.iterdir()] == ["two"]
+    assert each(algorithm, pid) == before
     algorithm.stop()
 
     single = small_config().build_algo()
     single.train()  # what it has of its own is replaced
     single.restore_from_path(str(tmp_path / "two"))
-    (restored,) = each(single, shard)
-    assert sorted(episode.tobytes() for episode in restored) == saved
+    assert shards_of(single) == saved
     assert all(np.array_equal(weights[name], each(single, networks)[0][name]) for name in weights)
+    single.save_to_path(str(tmp_path / "one"))
     single.train()
     single.stop()
+
+    config = small_config(on_divergence="skip", asynchronous=False)
+    config.env_runners(num_env_runners=1).learners(num_learners=3)
+    three = config.build_algo()
+    three.restore_from_path(str(tmp_path / "one"))
+    assert shards_of(three) == saved
+    sizes = [len(part) for part in each(three, shard)]
+    assert max(sizes) - min(sizes) <= 1
+    # One learner meets what is not finite: none of them takes the update, and all go on.
+    each(three, functools.partial(spoil_rewards, index=1))
+    updates = three.updates
+    result = three.train()
+    three.drain()
+    assert three.updates > updates
+    skipped = result["learners"]["__all_modules__"]["updates_skipped"]
+    assert skipped == three.updates - updates
+    states = each(three, networks)
+    trained = [name for name in states[0] if name.startswith(("policy.", "critic.", "dynamics."))]
+    for name in trained:
+        assert all(np.array_equal(state[name], weights[name]) for state in states), name
+    three.stop()
+
+
+def pid(learner):
+    return os.getpid()
+
+
+def spoil_rewards(learner: ODACTorchLearner, index):
+    """Makes every reward of one learner infinite."""
+    if learner._learner_index == index:
+        backup = learner.objective.backup
+        learner.objective.backup = lambda *arguments: dataclasses.replace(
+            backup(*arguments), reward=torch.full((32,), torch.inf)
+        )
 
 
 def test_exploration_goals_reach_every_env_runner(ray_cluster):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -94,6 +95,32 @@ def test_resuming_a_finished_run_does_nothing(finished_run):
     process = odac("train", *BOX, "--steps", 2000, "--seed", 3, "--out", out, "--resume")
     assert "finished already" in process.stdout
     assert (out / "progress.csv").read_bytes() == before
+
+
+def test_a_resumed_run_falls_back_and_a_bad_checkpoint_points_to_a_good_one(
+    finished_run,
+    tmp_path,
+):
+    out = tmp_path / "run"
+    shutil.copytree(finished_run[0], out)
+    shard = out / "checkpoint_final" / "replay" / "shard_00000.npz"
+    shard.write_bytes(shard.read_bytes()[:-100])
+    good = out / "checkpoints" / "step_000001000"
+    process = odac("evaluate", out / "checkpoint_final", check=False)
+    assert process.returncode == 2
+    assert "'replay/shard_00000.npz' has" in process.stderr
+    assert process.stderr.endswith(f"the newest whole one is '{good}'.\n")
+    assert process.stderr.count("\n") == 1
+    # What the damaged one had seen is collected again.
+    arguments = ["train", *BOX, "--steps", 2500, "--seed", 3, "--out", out, "--resume"]
+    process = odac(*arguments)
+    assert process.stderr.count("\n") == 1
+    assert process.stderr.startswith(f"warning: The checkpoint '{out}/checkpoint_final' is damaged")
+    assert process.stderr.endswith(f"is '{good}', and the run goes on from there.\n")
+    progress, _ = read_run(out)
+    assert progress["env_steps"].tolist() == [500, 1000, 1500, 2000, 2500]
+    expected, _ = read_run(finished_run[0])
+    assert progress["critic_loss"][1:4].tolist() == expected["critic_loss"][1:].tolist()
 
 
 def test_a_killed_run_resumes_to_the_same_end(tmp_path, finished_run):
@@ -222,7 +249,7 @@ def test_envs_lists_our_own_and_the_robots():
         (["train", "FetchReach-v4", "--set", "replay_capacity=40"], "must be more than 50"),
         (["train", "FetchReach-v4", "--out", "/proc/x"], "out is '/proc/x', which cannot be made"),
         (["train", "nosuchmodule:Env-v0"], "needs the package 'nosuchmodule'"),
-        (["evaluate", "nowhere"], "'nowhere' is no whole checkpoint"),
+        (["evaluate", "nowhere"], "nowhere' is no whole checkpoint"),
     ],
 )
 def test_bad_input_gets_one_sentence(tmp_path, arguments, sentence):

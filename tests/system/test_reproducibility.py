@@ -81,6 +81,7 @@ def test_a_restored_run_goes_on_bit_for_bit(ray_cluster, tmp_path, env, more):
     path = tmp_path / "a checkpoint"  # with a space
     # 12 environments of 50 steps: at the time of saving, episodes are open
     settings = {"kl_weight": "auto", "num_envs_per_env_runner": 12, **more}
+    settings["updates_per_env_step"] = 0.13  # more than 100 updates after the restore
     algorithm = small_config(env, **settings).build_algo()
     for _ in range(2):
         algorithm.train()
@@ -88,6 +89,7 @@ def test_a_restored_run_goes_on_bit_for_bit(ray_cluster, tmp_path, env, more):
     saved = snapshot(algorithm)
     expected = [figures(algorithm.train()) for _ in range(2)]
     end = snapshot(algorithm)
+    assert end["counters"][1] - saved["counters"][1] >= 100
 
     # into a fresh algorithm that has done something else meanwhile
     other = small_config(env, **settings).build_algo()

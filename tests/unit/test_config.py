@@ -178,7 +178,7 @@ def test_messages_name_the_users_function():
         ({"seed": None}, "seed is None, but must be a whole number"),
         ({"env": None}, "env is None, but must be the id of an environment"),
         ({"checkpoint_every": 0}, "checkpoint_every is 0, but must be at least 1"),
-        ({"stop_success": "often"}, "stop_success is often, but must be in"),
+        ({"stop_success": "often"}, "stop_success is 'often', but must be in"),
     ],
 )
 def test_runs_say_what_is_wrong_with_a_field(fields, sentence):

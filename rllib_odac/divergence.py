@@ -1,0 +1,176 @@
+"""`DivergenceGuard`: no update goes on from numbers that are not finite, and none is silent.
+
+It reads one number an update: the summed loss. A gradient or parameter that goes bad while the loss
+is finite makes the next loss bad, and the last update of a call is followed by one look at all
+parameters. Where updates are to be skipped instead, the optimizer itself is told so by a number
+that stays on its device, as for automatic mixed precision: nobody waits for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Update:
+    number: int
+    losses: Mapping[str, Tensor]
+    total: Tensor
+    quantities: Mapping[str, Tensor]
+
+
+class DivergenceGuard:
+    """Stops training at an update that is not finite, or lets it be skipped.
+
+    Args:
+        module: Whose parameters are trained.
+        skips: Whether such updates are skipped, by all learners together, and counted.
+        reads_at_once: Whether the loss is read in its own update, which makes a GPU's host wait;
+            else the losses of some updates are read together, by `read`.
+    """
+
+    def __init__(self, module: nn.Module, skips: bool, reads_at_once: bool) -> None:
+        self._parameters = dict(module.named_parameters())
+        self._skips = skips
+        self._reads_at_once = reads_at_once and not skips
+        self._unread: list[_Update] = []
+        self._skipped: Tensor | None = None  # updates, on their device, since `take_skipped`
+        self._warned = False
+
+    def watch(
+        self, number: int, losses: Mapping[str, Tensor], quantities: Mapping[str, Tensor]
+    ) -> Tensor:
+        """The summed loss to minimise.
+
+        Args:
+            number: Of the update, counted from 1.
+            losses: Its losses, by name.
+            quantities: What the message is to say of its batch, by name.
+
+        Raises:
+            FloatingPointError: If the loss is read at once and not finite.
+        """
+        total = torch.stack(list(losses.values())).sum()
+        self._unread.append(_Update(number, losses, total.detach(), quantities))
+        if self._reads_at_once:
+            self.read()
+        if self._skips:  # so that every gradient is NaN, with several learners on all of them
+            total = total * torch.where(total.isfinite(), 1.0, torch.nan)
+        return total
+
+    def read(self) -> None:
+        """Looks at the losses watched since the last time.
+
+        Raises:
+            FloatingPointError: If one is not finite and updates are not skipped. The sentence names
+                what went bad, the update and what its batch was like.
+        """
+        updates, self._unread = self._unread, []
+        if len(updates) > 1:
+            bad = torch.stack([update.total for update in updates]).isfinite().logical_not()
+            first = int(bad.int().argmax()) if bad.any() else None
+        else:
+            first = next((i for i, u in enumerate(updates) if not math.isfinite(u.total)), None)
+        if first is not None:
+            self._report(updates[first].number, updates[first])
+
+    def finite(self, number: int, values: Mapping[str, float]) -> dict[str, float]:
+        """Those of the values of an update that are finite, all of them if none is skipped.
+
+        Raises:
+            FloatingPointError: If one is not and updates are not skipped.
+        """
+        self.read()
+        for name, value in values.items():
+            if not (math.isfinite(value) or self._skips):
+                raise FloatingPointError(
+                    f"Training diverged: '{name}' is {value} at update {number}."
+                )
+        return {name: value for name, value in values.items() if math.isfinite(value)}
+
+    def found_inf(self) -> Tensor | None:
+        """1.0 if a gradient is not finite, which a fused optimizer takes as order to do nothing."""
+        if not self._skips:
+            return None
+        gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
+        bad = get_total_norm(gradients, foreach=True).isfinite().logical_not().float()
+        self._skipped = bad if self._skipped is None else self._skipped + bad
+        return bad
+
+    def take_skipped(self) -> int:
+        """Updates skipped since the last time."""
+        skipped = 0 if self._skipped is None else int(self._skipped)
+        self._skipped = None
+        if skipped and not self._warned:
+            self._report(None, None)
+        return skipped
+
+    @torch.no_grad()
+    def check_parameters(self, number: int) -> None:
+        """Looks at the parameters, after update `number`.
+
+        Raises:
+            FloatingPointError: If one is not finite, whether updates are skipped or not: skipping
+                more of them would cure nothing.
+        """
+        if math.isfinite(get_total_norm(list(self._parameters.values()), foreach=True)):
+            return
+        culprit = self._bad_gradient() if not self._skips else None
+        culprit = culprit or self._bad_parameter()
+        if culprit is not None:  # else the norm itself was too large a number
+            raise FloatingPointError(
+                f"Training diverged: {culprit} is not finite, update {number}."
+            )
+
+    def _report(self, number: int | None, update: _Update | None) -> None:
+        if update is None:
+            text = "an update's gradient is not finite"
+        else:
+            losses = [(n, float(v.detach())) for n, v in update.losses.items()]
+            bad = (each for each in losses if not math.isfinite(each[1]))
+            name, loss = next(bad, ("total_loss", float(update.total)))
+            text = f"the loss '{name}' is {loss} at update {number}"
+            # What the update before did is still to be seen where the loss is read at once.
+            cause = self._bad_gradient() if self._reads_at_once else None
+            cause = cause or self._bad_parameter()
+            if cause is not None:
+                text += f" because {cause} is not finite"
+            batch = (f"{name} {_range(values)}" for name, values in update.quantities.items())
+            text += f"; its batch has {', '.join(batch)}"
+        if not self._skips:
+            raise FloatingPointError(f"Training diverged: {text}.")
+        if not self._warned:
+            logger.warning("Such updates are skipped and counted from here on: %s.", text)
+            self._warned = True
+
+    def _bad_gradient(self) -> str | None:
+        for name, parameter in self._parameters.items():
+            if parameter.grad is not None and not parameter.grad.isfinite().all():
+                return f"the gradient of '{name}' before it"
+        return None
+
+    def _bad_parameter(self) -> str | None:
+        for name, parameter in self._parameters.items():
+            if not parameter.isfinite().all():
+                return f"the parameter '{name}'"
+        return None
+
+
+def _range(values: Tensor) -> str:
+    values = values.detach().double().flatten()
+    finite = values[values.isfinite()]
+    bad = len(values) - len(finite)
+    text = f"({bad} of {len(values)} not finite)" if bad else ""
+    if len(finite) == 0:
+        return text
+    low, high, mean = float(finite.min()), float(finite.max()), float(finite.mean())
+    return f"in [{low:.4g}, {high:.4g}] with mean {mean:.4g} {text}".rstrip()

@@ -1,0 +1,182 @@
+"""Env runners, environments and learners that fail: who goes on, what is lost, what is said."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+import numpy as np
+import pytest
+import ray
+from ray import cloudpickle
+
+from rllib_odac.faults import EnvRunnersLostError
+from rllib_odac.runs import Run, RunSpec
+from tests import faulty
+from tests.conftest import small_config
+
+pytestmark = pytest.mark.distributed
+# Actors cannot import the tests.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+cloudpickle.register_pickle_by_value(faulty)
+
+
+def build(num_env_runners=2, num_learners=0, num_envs=4, env=None, **settings):
+    """A small algorithm, its environment failing as `env` says."""
+    config = small_config(num_envs_per_env_runner=num_envs, **settings)
+    if env is not None:
+        config.environment(faulty.make_faulty, env_config=env)
+        config.training(replay_capacity=5000).environment(disable_env_checking=True)
+        config.max_episode_steps = 50
+    config.env_runners(num_env_runners=num_env_runners).learners(num_learners=num_learners)
+    return config.evaluation(evaluation_interval=None).build_algo()
+
+
+def actors(algorithm):
+    return algorithm.env_runner_group._worker_manager.actors()
+
+
+def train_on(algorithm):
+    while algorithm.env_steps < 100_000:
+        algorithm.train()
+
+
+def check_accounts(algorithm):
+    """Every step that was counted is in a replay, in an open episode, or entered as lost."""
+    algorithm.drain()
+    taken = algorithm.learner_group.foreach_learner(lambda learner: learner.num_transitions)
+    replayed = sum(each.get() for each in taken)
+    losses = algorithm.losses
+    lost = losses.env_steps_lost + losses.env_steps_dropped
+    assert algorithm.env_steps == replayed + algorithm._ledger.unfinished + lost
+    due = int((algorithm.env_steps - 200) * algorithm.config.updates_per_env_step)
+    assert algorithm.updates == due > 0
+    return losses
+
+
+@pytest.mark.parametrize("num_env_runners", [0, 1])
+def test_an_environment_that_fails_rarely_is_made_anew_and_counted(ray_cluster, num_env_runners):
+    env = {"faults": ("raise", "nan", "inf"), "rate": 0.005}
+    algorithm = build(num_env_runners, env=env, restart_failed_sub_environments=True)
+    for _ in range(4):
+        result = algorithm.train()
+    assert result["env_runners"]["num_env_step_failures"] > 0
+    losses = check_accounts(algorithm)
+    assert losses.env_steps_lost > 0
+    assert result["faults"]["env_runners_lost"] == 0
+    episodes = algorithm.learner_group._learner.replay.episodes()
+    assert all(np.isfinite(episode.achieved_goal).all() for episode in episodes)
+    algorithm.stop()
+
+
+def test_an_environment_that_never_comes_to_an_end_is_given_up(ray_cluster):
+    algorithm = build(
+        num_env_runners=1,
+        env={"rate": 1.0, "after": 30},
+        restart_failed_sub_environments=True,
+        num_consecutive_env_runner_failures_tolerance=3,
+    )
+    with pytest.raises(OSError, match="the simulator lost its connection"):
+        train_on(algorithm)
+    algorithm.stop()
+
+
+def test_env_runners_that_are_killed_come_back_all_at_once_too(ray_cluster):
+    algorithm = build(num_learners=1)
+    algorithm.train()
+    for victims in ([1], [1, 2]):
+        for victim in victims:
+            ray.kill(actors(algorithm)[victim], no_restart=False)
+        lost = algorithm.losses.env_runners_lost + len(victims)
+        deadline = time.monotonic() + 60
+        while (
+            algorithm.losses.env_runners_lost < lost
+            or algorithm.env_runner_group.num_healthy_remote_env_runners() < 2
+        ):
+            assert time.monotonic() < deadline
+            result = algorithm.train()
+    assert result["faults"]["env_runners_alive"] == 2
+    losses = check_accounts(algorithm)
+    assert losses.env_runners_lost == 3
+    # What has come back knows how far the run is: it does not begin with random actions again.
+    steps = algorithm.env_runner_group.foreach_env_runner(
+        lambda runner: runner.num_env_steps_sampled_lifetime, local_env_runner=False
+    )
+    assert min(steps) > algorithm.config.num_initial_random_steps
+    algorithm.stop()
+
+
+def test_env_runners_that_kill_themselves_cost_what_they_had_in_hand(ray_cluster):
+    algorithm = build(num_envs=1, env={"faults": ("kill",), "rate": 1.0, "after": 400})
+    while algorithm.losses.env_runners_lost < 4:
+        algorithm.train()
+    losses = check_accounts(algorithm)
+    assert losses.env_steps_lost <= 50 * 2 * losses.env_runners_lost
+    assert losses.env_steps_missed <= 20 * losses.env_runners_lost
+    algorithm.stop()
+
+
+def test_nothing_is_waited_for_where_env_runners_are_gone_for_good(ray_cluster):
+    algorithm = build(max_num_env_runner_restarts=0)
+    algorithm.train()
+    before = algorithm.env_steps
+    ray.kill(actors(algorithm)[1])
+    while algorithm.losses.env_runners_lost == 0:
+        algorithm.train()
+    algorithm.train()  # one is enough
+    ray.kill(actors(algorithm)[2])
+    start = time.monotonic()
+    with pytest.raises(EnvRunnersLostError, match="lost for good"):
+        train_on(algorithm)
+    assert time.monotonic() - start < 30
+    assert algorithm.env_steps > before
+    check_accounts(algorithm)  # updates did not go on without them
+    algorithm.stop()
+
+
+def test_an_env_runner_that_stalls_is_restarted_and_in_the_end_given_up(ray_cluster):
+    algorithm = build(
+        env={"faults": ("stall",), "rate": 1.0, "after": 100},
+        sample_timeout_s=1,
+        env_runner_restore_timeout_s=300,
+    )
+    while algorithm.losses.env_runners_stalled < 2:
+        algorithm.train()
+    check_accounts(algorithm)
+    algorithm._sampling._patience_s = 1.5
+    with pytest.raises(EnvRunnersLostError, match=r"brought a sample for 1\.5 s"):
+        train_on(algorithm)
+    algorithm.stop()
+
+
+def test_a_run_goes_on_from_its_checkpoint_when_a_learner_dies(ray_cluster, tmp_path, caplog):
+    settings = {"hidden": [32, 32], "updates_per_env_step": 0.2}
+    spec = RunSpec(
+        "odac/Box2D-v0",
+        steps=2000,
+        settings=settings,
+        num_env_runners=1,
+        num_learners=2,
+        evaluate_every=500,
+        checkpoint_every=500,
+        evaluation_episodes=2,
+        final_episodes=2,
+    )
+    killed = []
+
+    def kill_a_learner(row):
+        if row["env_steps"] > 900 and not killed:
+            learners = run._algorithm.learner_group
+            pids = [each.get() for each in learners.foreach_learner(lambda _: os.getpid())]
+            killed.append(pids[1])
+            os.kill(pids[1], 9)
+
+    run = Run(spec, tmp_path / "run", on_row=kill_a_learner)
+    summary = run.train()
+    assert killed
+    assert "A learner is lost; the run goes on from its checkpoint at" in caplog.text
+    assert 2000 <= summary["env_steps"] <= 2100
+    assert summary["updates"] == int((summary["env_steps"] - 500) * 0.2)
+    steps = [row["env_steps"] for row in run.rows]
+    assert steps == sorted(set(steps))

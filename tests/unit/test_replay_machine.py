@@ -1,0 +1,132 @@
+"""The replay under any sequence of operations, against a plain list of episodes."""
+
+from __future__ import annotations
+
+import io
+
+import hypothesis.strategies as st
+import torch
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from rllib_odac.goals import RelabelStrategy
+from rllib_odac.replay import GoalReplay
+from tests.unit.test_replay import MIXED, _episode, check_batch
+
+
+class ReplayMachine(RuleBasedStateMachine):
+    """Each episode's numbers tell which one it is, and which step of it."""
+
+    @initialize(capacity=st.integers(13, 60), seed=st.integers(0, 9))
+    def begin(self, capacity, seed):
+        self.replay = self.make(capacity, seed)
+        self.held = []  # (number, steps, terminated), oldest first
+        self.added = self.number = 0
+
+    def make(self, capacity, seed):
+        extra = {"final": RelabelStrategy.FINAL, "later": RelabelStrategy.DISCOUNTED}
+        return GoalReplay(capacity, 3, 2, 2, MIXED, seed=seed, extra_goals=extra)
+
+    def evict(self):
+        while sum(steps + 1 for _, steps, _ in self.held) > self.replay.capacity:
+            self.held.pop(0)
+
+    @rule(steps=st.integers(0, 12), terminated=st.booleans())
+    def add(self, steps, terminated):
+        self.number += 1
+        self.replay.add(_episode(steps, self.number, terminated))
+        self.added += steps
+        if steps:
+            self.held.append((self.number, steps, terminated))
+            self.evict()
+
+    @rule(keep=st.integers(1, 6))
+    def add_one_that_was_cut(self, keep):
+        """An episode of which only the beginning has arrived is stored as far as it goes."""
+        self.number += 1
+        episode = _episode(9, self.number)
+        for name in ("observation", "achieved_goal", "desired_goal"):
+            setattr(episode, name, getattr(episode, name)[: keep + 1])
+        episode.actions = episode.actions[:keep]
+        self.replay.add(episode)
+        self.added += keep
+        self.held.append((self.number, keep, False))
+        self.evict()
+
+    @rule()
+    def clear(self):
+        self.replay.clear()
+        self.held = []
+
+    @rule(capacity=st.integers(13, 60), other=st.integers(0, 3))
+    def save_and_load(self, capacity, other):
+        """Into a buffer of any size, which has held other things before."""
+        file = io.BytesIO()
+        self.replay.write(file)
+        before, generator = self.replay, self.replay.generator.get_state()
+        self.replay = self.make(capacity, seed=99)
+        for number in range(other):
+            self.replay.add(_episode(5, -number))
+        file.seek(0)
+        self.replay.read(file, "memory")
+        assert torch.equal(self.replay.generator.get_state(), generator)
+        self.evict()
+        if self.held and len(before) == len(self.replay):
+            ours, theirs = before.sample(20), self.replay.sample(20)
+            assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+    @precondition(lambda self: self.held)
+    @rule(size=st.integers(1, 200))
+    def sample(self, size):
+        batch = self.replay.sample(size)
+        alive = {number: (steps, ended) for number, steps, ended in self.held}
+        check_batch(batch, set(alive))
+        number, time = batch["achieved_goal"].unbind(-1)
+        steps = torch.tensor([alive[n][0] for n in number.int().tolist()])
+        ended = torch.tensor([alive[n][1] for n in number.int().tolist()])
+        assert (time < steps).all()
+        assert torch.equal(batch["terminated"], ended & (time == steps - 1))
+        # "episode" and "random" may look back and aside; but where a goal comes from is a state.
+        goal_number, goal_time = batch["goal"][batch["relabelled"]].unbind(-1)
+        for each, when in zip(goal_number.int().tolist(), goal_time.tolist(), strict=True):
+            assert 0 <= when <= alive[each][0]
+        assert torch.equal(batch["final"], torch.stack([number, steps.float()], -1))
+        assert torch.equal(batch["later"][:, 0], number)
+        assert (batch["later"][:, 1] > time).all()
+        assert (batch["later"][:, 1] <= steps).all()
+
+    @precondition(lambda self: self.held)
+    @rule(size=st.integers(1, 50), rare=st.booleans())
+    def sample_achieved(self, size, rare):
+        goals = self.replay.sample_achieved(size, rare=rare)
+        alive = {number: steps for number, steps, _ in self.held}
+        assert all(1 <= time <= alive[int(number)] for number, time in goals.tolist())
+
+    @precondition(lambda self: self.held)
+    @rule(strategy=st.sampled_from(["future", "discounted", "final"]))
+    def future_goals_are_of_the_same_episode(self, strategy):
+        file = io.BytesIO()
+        self.replay.write(file)
+        file.seek(0)
+        replay = GoalReplay(self.replay.capacity, 3, 2, 2, {strategy: 1.0})
+        replay.read(file, "memory")
+        batch = replay.sample(100)
+        assert torch.equal(batch["goal"][:, 0], batch["observation"][:, 0])
+        assert (batch["goal"][:, 1] > batch["observation"][:, 1]).all()
+
+    @invariant()
+    def counts_agree(self):
+        if not hasattr(self, "held"):
+            return
+        replay = self.replay
+        assert len(replay) == sum(steps for _, steps, _ in self.held)
+        assert replay.num_states == sum(steps + 1 for _, steps, _ in self.held) <= replay.capacity
+        assert replay.num_episodes == len(self.held)
+        assert replay.transitions_added == self.added
+        episodes = replay.episodes()
+        told = [(int(e.observation[0, 0]), len(e), e.terminated) for e in episodes]
+        assert told == self.held
+
+
+ReplayMachine.TestCase.settings = settings(max_examples=80, stateful_step_count=30, deadline=None)
+TestReplayMachine = ReplayMachine.TestCase
