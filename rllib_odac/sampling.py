@@ -253,11 +253,8 @@ class Sampling:
 def stop_remote(group: EnvRunnerGroup) -> None:
     """Ends the remote env runners of a group: whoever is not done soon is killed."""
     manager = group._worker_manager
-    actors = list(manager.actors().values())
-    stopping = [actor.apply.remote(GoalEnvRunner.stop) for actor in actors]
+    stopping = [actor.apply.remote(GoalEnvRunner.stop) for actor in manager.actors().values()]
     wait(stopping, SECONDS_TO_STOP, len(stopping))
-    for actor in actors:
-        ray.kill(actor)
     manager.clear()
 
 
