@@ -32,6 +32,7 @@ from rllib_odac.env_runner import GoalEnvRunner
 from rllib_odac.evaluation.evaluate import evaluate_episodes, summarize
 from rllib_odac.learner import UPDATES_PER_DRAW, ODACTorchLearner
 from rllib_odac.pipeline import Guidance, LearnerResult, Learning, Sample, Sampling, wait
+from rllib_odac.policy.files import write_policy
 
 ALGORITHM_STATE = "odac"
 MANIFEST = "odac.json"
@@ -272,6 +273,7 @@ class ODAC(Algorithm):
         if self._sampling is None:
             self.env_runner.drop_open_episodes()
         path = super().save_to_path(path, **kwargs)
+        write_policy(path, self)
         directory = Path(path) / REPLAY_DIRECTORY
         directory.mkdir(exist_ok=True)
         results = self.learner_group.foreach_learner(
