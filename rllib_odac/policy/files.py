@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,13 +43,23 @@ def write_policy(checkpoint: str | Path, algorithm: ODAC) -> None:
         hidden=tuple(algorithm.config.hidden),
         spaces=spaces | {ACTION: BoxSpec.of(action)},
     )
-    directory = Path(checkpoint) / DIRECTORY
-    directory.mkdir(exist_ok=True)
-    arrays: dict[str, Any] = {
+    arrays = {
         name: np.asarray(array)
         for name, array in weights.items()
         if name.startswith(COMPONENTS) and name != NOT_NEEDED
     }
+    save_policy(Path(checkpoint) / DIRECTORY, spec, arrays)
+
+
+def save_policy(directory: Path, spec: PolicySpec, arrays: Mapping[str, Any]) -> None:
+    """Writes a policy's specification and arrays, by name, into a folder that `read_policy` reads.
+
+    Args:
+        directory: The folder.
+        spec: What the policy says of itself.
+        arrays: Those of `PolicyNetwork`.
+    """
+    directory.mkdir(exist_ok=True)
     np.savez(directory / ARRAYS, **arrays)
     (directory / SPEC).write_text(spec.to_json())
 
