@@ -30,7 +30,7 @@ def main() -> None:
     from rllib_odac import ODACConfig  # which brings Ray along
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=20_000)
+    parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--out", type=Path, default="runs/own_environment")
     options = parser.parse_args()
     config = (

@@ -53,6 +53,7 @@ class ODAC(Algorithm):
     @classmethod
     @override(Algorithm)
     def get_default_config(cls) -> ODACConfig:
+        """A configuration with every setting at its default."""
         return ODACConfig()
 
     @override(Algorithm)
