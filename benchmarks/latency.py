@@ -32,7 +32,7 @@ import torch
 from rllib_odac import load_policy
 from rllib_odac.networks import RunningNormalizer, SquashedGaussianPolicy
 from rllib_odac.policy import FORMATS, export_policy
-from rllib_odac.policy.files import DIRECTORY, read_policy, save_policy
+from rllib_odac.policy.files import files_of, read_policy
 from rllib_odac.policy.spec import INPUTS, BoxSpec, PolicySpec
 
 OBSERVATION, GOAL, ACTION, HIDDEN = 25, 3, 4, (256, 256)
@@ -40,8 +40,8 @@ CALLS = 200  # of each contestant in a round
 Act = Callable[[dict[str, Any]], Any]
 
 
-def untrained_policy(checkpoint: Path) -> None:
-    """Writes a policy with first weights where a checkpoint has its own."""
+def untrained_policy(directory: Path) -> None:
+    """Writes a policy with first weights, as the folder `policy/` of a checkpoint holds it."""
     spaces = {
         name: BoxSpec((size,), "float32", (None,) * size, (None,) * size)
         for name, size in zip(INPUTS, (OBSERVATION, GOAL, GOAL), strict=True)
@@ -59,7 +59,8 @@ def untrained_policy(checkpoint: Path) -> None:
         for name, tensor in network.state_dict().items()
     }
     goals = {"goal_center": np.zeros(GOAL, np.float32), "goal_scale": np.ones((), np.float32)}
-    save_policy(checkpoint / DIRECTORY, spec, arrays | goals)
+    for name, content in files_of(spec, arrays | goals).items():
+        (directory / name).write_bytes(content)
 
 
 def contestants(checkpoint: Path) -> dict[str, Act]:

@@ -6,6 +6,7 @@ policy.json   what `PolicySpec` says
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 from collections.abc import Mapping
@@ -30,6 +31,14 @@ NOT_NEEDED = "goal_scale_known"  # only says whether the scale is still to be fo
 
 def write_policy(checkpoint: str | Path, algorithm: ODAC) -> None:
     """Writes the policy that the learners have now into a checkpoint's folder `policy/`."""
+    directory = Path(checkpoint) / DIRECTORY
+    directory.mkdir(exist_ok=True)
+    for name, content in policy_files(algorithm).items():
+        (directory / name).write_bytes(content)
+
+
+def policy_files(algorithm: ODAC) -> dict[str, bytes]:
+    """The files of the folder `policy/` by name, of the policy that the learners have now."""
     from ray.rllib.core import DEFAULT_MODULE_ID
 
     weights = algorithm.learner_group.get_weights()[DEFAULT_MODULE_ID]
@@ -48,20 +57,19 @@ def write_policy(checkpoint: str | Path, algorithm: ODAC) -> None:
         for name, array in weights.items()
         if name.startswith(COMPONENTS) and name != NOT_NEEDED
     }
-    save_policy(Path(checkpoint) / DIRECTORY, spec, arrays)
+    return files_of(spec, arrays)
 
 
-def save_policy(directory: Path, spec: PolicySpec, arrays: Mapping[str, Any]) -> None:
-    """Writes a policy's specification and arrays, by name, into a folder that `read_policy` reads.
+def files_of(spec: PolicySpec, arrays: Mapping[str, Any]) -> dict[str, bytes]:
+    """The files of the folder `policy/` by name.
 
     Args:
-        directory: The folder.
         spec: What the policy says of itself.
-        arrays: Those of `PolicyNetwork`.
+        arrays: Those of `PolicyNetwork`, by name.
     """
-    directory.mkdir(exist_ok=True)
-    np.savez(directory / ARRAYS, **arrays)
-    (directory / SPEC).write_text(spec.to_json())
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)
+    return {ARRAYS: stream.getvalue(), SPEC: spec.to_json().encode()}
 
 
 def read_policy(path: Path) -> tuple[PolicySpec, PolicyNetwork]:
@@ -89,6 +97,11 @@ def _policy_directory(path: Path) -> Path:
     whole = [p for p, number in steps.items() if number >= 0]
     if whole:  # a run that has gone on is past its final checkpoint
         return max(whole, key=lambda p: steps[p]) / DIRECTORY
+    if (path / CHECKPOINT_MANIFEST).is_file():
+        raise ValueError(
+            f"The checkpoint '{path}' was written before checkpoints held '{DIRECTORY}/{SPEC}'; "
+            "restore it and save it again."
+        )
     raise ValueError(
         f"'{path}' holds no policy: it must be a checkpoint or a run directory of ODAC, or a file "
         "that `odac export` wrote."

@@ -109,11 +109,14 @@ def load_policy(
         A function of observations, see `Policy`.
 
     Raises:
-        ValueError: If there is no policy at `path`, it is damaged, or cannot be sampled from.
+        ValueError: If there is no policy at `path`, it is damaged or cannot be sampled from, or
+            there is a seed but nothing to draw.
     """
     path = Path(path)
     if not path.exists():
         raise ValueError(f"There is no checkpoint, run or exported policy '{path}'.")
+    if seed is not None and not sample:
+        raise ValueError(f"seed is {seed!r}, but sample is False: nothing is drawn.")
     if not path.is_dir():
         if sample:
             raise ValueError(

@@ -147,6 +147,9 @@ def test_shards_are_redistributed_over_another_number_of_learners(ray_cluster, t
     algorithm.save_to_path(str(tmp_path / "two"))
     saved = sorted(episode.tobytes() for part in each(algorithm, shard) for episode in part)
     weights = each(algorithm, networks)[0]
+    policy = dict(np.load(tmp_path / "two" / "policy" / "policy.npz"))
+    assert "policy.net.0.weight" in policy
+    assert all(np.array_equal(array, weights[name]) for name, array in policy.items())
     algorithm.stop()
 
     single = small_config().build_algo()

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 import torch
 from ray.rllib.core.columns import Columns
+from typer.testing import CliRunner
 
 from rllib_odac import export_policy, goal_env, load_policy
+from rllib_odac.cli import app
 from rllib_odac.evaluation.checkpoint import CheckpointPolicy
 from rllib_odac.policy import FORMATS, export
 from rllib_odac.policy.files import read_policy
@@ -143,6 +145,27 @@ def test_a_file_that_acts_otherwise_is_not_left(checkpoints, tmp_path, monkeypat
         export_policy(checkpoints / "pendulum", out, "torchscript")
     assert out.read_text() == "what was there before"
     assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_sharp_policy_may_differ_by_its_own_rounding(checkpoints, tmp_path):
+    policy = tmp_path / "policy"
+    shutil.copytree(checkpoints / "box" / "policy", policy)
+    with np.load(policy / "policy.npz") as stored:
+        arrays = dict(stored)
+    arrays["policy.net.0.weight"] *= 30
+    arrays["policy.net.2.weight"] *= 30
+    np.savez(policy / "policy.npz", **arrays)
+    for style in FORMATS:
+        assert export_policy(policy, tmp_path / style, style) < 1e-3
+    (_, network), states_of = read_policy(policy), states(policy, 1000)
+    rounding = network_act_error(network, states_of)
+    assert 1e-5 < 4 * rounding < 1e-3  # or this test says nothing
+
+
+def network_act_error(network, batch):
+    tensors = [torch.from_numpy(values) for values in batch.values()]
+    exact = copy.deepcopy(network).double()(*(tensor.double() for tensor in tensors))
+    return float((network(*tensors) - exact).abs().max())
 
 
 def test_neither_ray_nor_an_environment_is_needed(checkpoints, tmp_path):
@@ -273,6 +296,17 @@ def test_what_cannot_be_exported_or_loaded(checkpoints, tmp_path, monkeypatch):
         export_policy(tmp_path / "nowhere", tmp_path / "policy")
     with pytest.raises(ValueError, match="There is no checkpoint"):
         load_policy(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="seed is 1, but sample is False"):
+        load_policy(box, seed=1)
+    shutil.copy(box / "odac.json", tmp_path)
+    with pytest.raises(ValueError, match="restore it and save it again"):
+        load_policy(tmp_path)
+    result = CliRunner().invoke(app, ["export", str(tmp_path / "no"), "--out", str(tmp_path / "x")])
+    assert result.exit_code == 2
+    assert (
+        result.stderr
+        == f"error: '{tmp_path / 'no'}' is no directory; give a checkpoint or a run directory.\n"
+    )
     (tmp_path / "text").write_text("no policy")
     with pytest.raises(ValueError, match=r"is no policy that `odac export` wrote"):
         load_policy(tmp_path / "text")
