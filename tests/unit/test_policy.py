@@ -22,7 +22,7 @@ from rllib_odac.evaluation.checkpoint import CheckpointPolicy
 from rllib_odac.policy import FORMATS, export
 from rllib_odac.policy.files import read_policy
 from rllib_odac.policy.spec import INPUTS
-from tests.conftest import small_config
+from tests.conftest import small_config, start_ray
 
 OTHER_PACKAGES = ["ray", "gymnasium", "gymnasium_robotics", "mujoco", "pandas", "matplotlib",
                   "typer", "rich", "yaml", "imageio"]  # fmt: skip
@@ -41,8 +41,9 @@ def make_pendulum(**kwargs):
 
 
 @pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory):
+def checkpoints(ray_ends, tmp_path_factory):
     """Small trained checkpoints by the name of their environment."""
+    start_ray()
     directory = tmp_path_factory.mktemp("checkpoints")
     for name, env in (("box", "odac/Box2D-v0"), ("pendulum", make_pendulum)):
         algorithm = small_config().environment(env).build_algo()
