@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint learning bench clean
+.PHONY: demo test lint docs learning bench clean
 
 # Train ODAC on a robot arm until it is solved, evaluate it, draw the curve and film the result.
 demo: $(VENV)/.installed
@@ -20,6 +20,10 @@ lint: $(VENV)/.installed-dev
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
+
+# The documentation's site, in site/.
+docs: $(VENV)/.installed-dev
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
 # What is missing of the learning results: days on two cores, and it goes on where it stopped.
 learning: $(VENV)/.installed-dev
@@ -54,4 +58,4 @@ $(VENV)/.installed-bench: $(VENV)/.installed
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -9,13 +9,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from rllib_odac.envs import goal_env, make_env, make_vector_env, register_envs
-
 if TYPE_CHECKING:
     from rllib_odac.algorithm import ODAC
     from rllib_odac.config import ODACConfig
+    from rllib_odac.envs import goal_env, make_env, make_vector_env, register_envs
     from rllib_odac.episodes import GoalEpisode
     from rllib_odac.objectives import Objective, ODACObjective
+    from rllib_odac.policy import Policy, export_policy, load_policy
     from rllib_odac.replay import GoalReplay
     from rllib_odac.runs import Run, RunSpec
     from rllib_odac.tabular import TabularODAC
@@ -27,9 +27,16 @@ _LAZY = {
     "Objective": "rllib_odac.objectives",
     "GoalEpisode": "rllib_odac.episodes",
     "GoalReplay": "rllib_odac.replay",
+    "Policy": "rllib_odac.policy",
     "Run": "rllib_odac.runs",
     "RunSpec": "rllib_odac.runs",
     "TabularODAC": "rllib_odac.tabular",
+    "export_policy": "rllib_odac.policy",
+    "goal_env": "rllib_odac.envs",
+    "load_policy": "rllib_odac.policy",
+    "make_env": "rllib_odac.envs",
+    "make_vector_env": "rllib_odac.envs",
+    "register_envs": "rllib_odac.envs",
 }
 
 __all__ = [
@@ -39,10 +46,13 @@ __all__ = [
     "ODACConfig",
     "ODACObjective",
     "Objective",
+    "Policy",
     "Run",
     "RunSpec",
     "TabularODAC",
+    "export_policy",
     "goal_env",
+    "load_policy",
     "make_env",
     "make_vector_env",
     "register_envs",
@@ -59,4 +69,8 @@ def __dir__() -> list[str]:
     return __all__
 
 
-register_envs()
+try:
+    importlib.import_module("rllib_odac.envs")  # which registers them
+except ModuleNotFoundError as missing:
+    if missing.name != "gymnasium":  # a robot that only loads a policy does without
+        raise

@@ -48,6 +48,7 @@ class ODAC(ResumableAlgorithm):
     @classmethod
     @override(Algorithm)
     def get_default_config(cls) -> ODACConfig:
+        """A configuration with every setting at its default."""
         return ODACConfig()
 
     @override(Algorithm)

@@ -265,3 +265,29 @@ class RunningNormalizer(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         """Normalises (..., dim) values."""
         return ((values - self.mean) / self.std).clamp(-self.clip, self.clip)
+
+
+def policy_inputs(
+    normalizer: RunningNormalizer,
+    goal_center: Tensor,
+    goal_scale: Tensor,
+    observation: Tensor,
+    achieved_goal: Tensor,
+    goal: Tensor,
+) -> Tensor:
+    """(B, D + 2G) normalised observation, goal, and the way from the achieved goal to it.
+
+    Args:
+        normalizer: Of observations.
+        goal_center: (G,) point that goals are measured from, in the task's units.
+        goal_scale: () unit that goals are measured in.
+        observation: (B, D).
+        achieved_goal: (B, G).
+        goal: (B, G).
+    """
+    clip = normalizer.clip
+    place = (goal - goal_center) / goal_scale
+    way = (goal - achieved_goal) / goal_scale
+    return torch.cat(
+        [normalizer(observation), place.clamp(-clip, clip), way.clamp(-clip, clip)], dim=-1
+    )

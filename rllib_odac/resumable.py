@@ -28,6 +28,7 @@ from rllib_odac.checkpoints import (
 )
 from rllib_odac.config import ODACConfig
 from rllib_odac.env_runner import GoalEnvRunner
+from rllib_odac.policy.files import write_policy
 from rllib_odac.shards import check_shards, load_shards, save_shards, updates_saved
 from rllib_odac.storage import Place
 
@@ -88,6 +89,7 @@ class ResumableAlgorithm(Algorithm):
         place = Place.of(path, filesystem)
         with whole_or_absent(place) as target:
             super().save_to_path(target.path, filesystem=target.filesystem, **kwargs)
+            write_policy(target, self)
             learner_updates = updates_saved(self.learner_group)
             shards = None
             if self.config.checkpoint_replay:

@@ -25,6 +25,7 @@ from rllib_odac.networks import (
     GoalDynamics,
     RunningNormalizer,
     SquashedGaussianPolicy,
+    policy_inputs,
 )
 from rllib_odac.objectives.base import Objective
 
@@ -125,15 +126,9 @@ class ODACRLModule(TorchRLModule, InferenceOnlyAPI):
 
     def policy_inputs(self, observation: Tensor, achieved_goal: Tensor, goal: Tensor) -> Tensor:
         """(B, D + 2G) normalised observation, goal, and the way from the achieved goal to it."""
-        way = (goal - achieved_goal) / self.goal_scale
-        clip = self.observation_normalizer.clip
-        return torch.cat(
-            [
-                self.observation_normalizer(observation),
-                self.normalize_goal(goal).clamp(-clip, clip),
-                way.clamp(-clip, clip),
-            ],
-            dim=-1,
+        return policy_inputs(
+            *(self.observation_normalizer, self.goal_center, self.goal_scale),
+            *(observation, achieved_goal, goal),
         )
 
     def dynamics_inputs(

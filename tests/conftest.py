@@ -23,6 +23,11 @@ def ray_ends():
 @pytest.fixture
 def ray_cluster(ray_ends):
     """A local Ray with more CPUs than the machine may have, so that every actor finds a place."""
+    start_ray()
+
+
+def start_ray():
+    """What `ray_cluster` does, for fixtures that live longer and use `ray_ends`."""
     import ray
 
     from rllib_odac.cluster import join_or_start

@@ -7,6 +7,7 @@ import os
 import typer
 
 from rllib_odac.cli.environments import envs, render
+from rllib_odac.cli.policies import export
 from rllib_odac.cli.runs import evaluate, train
 from rllib_odac.cli.studies import compare, study
 
@@ -16,7 +17,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, evaluate, study, compare, envs, render):
+for command in (train, evaluate, export, study, compare, envs, render):
     app.command()(command)
 
 

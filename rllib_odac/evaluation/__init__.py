@@ -1,0 +1,1 @@
+"""Evaluating, comparing, plotting and filming what was learned."""

@@ -174,6 +174,9 @@ def test_shards_are_redistributed_over_another_number_of_learners(ray_cluster, t
             (disk / "ballast").unlink()
     assert [path.name for path in tmp_path.iterdir()] == ["two"]
     assert each(algorithm, pid) == before
+    policy = dict(np.load(tmp_path / "two" / "policy" / "policy.npz"))
+    assert "policy.net.0.weight" in policy
+    assert all(np.array_equal(array, weights[name]) for name, array in policy.items())
     algorithm.stop()
 
     single = small_config().build_algo()
