@@ -1,0 +1,52 @@
+"""What a person sees of a sweep while it runs: a line for each trial that ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+from ray.tune import Callback
+
+
+class Progress(Callback):  # type: ignore[misc]
+    """Tells of ended trials.
+
+    It is stored with the experiment; what it tells goes through `tell`, set by each process anew.
+
+    Args:
+        metric: The figure that is optimised.
+    """
+
+    tell: ClassVar[Callable[[str], None]] = staticmethod(print)
+
+    def __init__(self, metric: str) -> None:
+        self._metric = metric
+
+    def on_trial_complete(
+        self, iteration: int, trials: Sequence[Any], trial: Any, **info: Any
+    ) -> None:
+        """A trial has reached its end, or a scheduler has ended it."""
+        result = trial.last_result or {}
+        ending = "" if result.get("finished") else ", stopped early"
+        self.tell(
+            f"{self._ended(trials, trial)} {trial}: success {result.get('success_rate', 0):.0%}, "
+            f"{self._metric} {result.get(self._metric, float('nan')):.4g} after "
+            f"{result.get('env_steps', 0)} steps{ending}"
+        )
+
+    def on_trial_recover(
+        self, iteration: int, trials: Sequence[Any], trial: Any, **info: Any
+    ) -> None:
+        """A trial has failed and is retried from its newest checkpoint."""
+        self.tell(f"{self._ended(trials)} {trial}: failed, tried again from its newest checkpoint")
+
+    def on_trial_error(
+        self, iteration: int, trials: Sequence[Any], trial: Any, **info: Any
+    ) -> None:
+        """A trial has failed too often."""
+        self.tell(f"{self._ended(trials, trial)} {trial}: failed")
+
+    def _ended(self, trials: Sequence[Any], ending: Any = None) -> str:
+        # Tune calls before it notes the end.
+        ended = sum(trial is ending or trial.is_finished() for trial in trials)
+        return f"{ended}/{len(trials)}"
