@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +18,6 @@ from rllib_odac.cli.common import (
     quiet_libraries,
     start_ray,
 )
-from rllib_odac.runs import RunSpec
 from rllib_odac.sweeps.results import FILES
 from rllib_odac.sweeps.runner import Sweep, open_storage, run_sweep
 from rllib_odac.sweeps.study import SweepStudy, read_study
@@ -28,8 +28,12 @@ ANY_STUDY = "any"  # the space for an environment that has no study
 
 # A smoke test is a sweep of a minute: every part runs, nothing is learned.
 SMOKE_TRIALS = 2
-SMOKE = {"steps": 400, "evaluate_every": 200, "evaluation_episodes": 2, "final_episodes": 4}
-SMOKE_SETTINGS = {"num_steps_before_learning": 200, "num_initial_random_steps": 200}
+SMOKE_STEPS = 600
+SMOKE_SETTINGS = {
+    "num_envs_per_env_runner": 2,  # so that episodes end, and there is something to learn from
+    "num_steps_before_learning": 200,
+    "num_initial_random_steps": 200,
+}
 
 
 def sweep(
@@ -90,9 +94,11 @@ def sweep(
             planned = _smoke(planned, keep_steps=steps is not None)
             if not _is_given(context, "trials"):
                 trials = SMOKE_TRIALS * (2 if scheduler == "pbt" else 1)
+        # Smoke tests do not stand in each other's way.
+        suffix = time.strftime("-smoke-%Y%m%d-%H%M%S") if smoke else ""
         asked = Sweep(
             study=planned,
-            name=name or f"{label}-{planned.base.objective}-{scheduler}{'-smoke' if smoke else ''}",
+            name=name or f"{label}-{planned.base.objective}-{scheduler}{suffix}",
             storage=storage,
             trials=trials,
             seeds=seeds,
@@ -150,11 +156,15 @@ def _study(studies: Path, told: str | None, fields: dict[str, Any]) -> tuple[Swe
 
 
 def _smoke(study: SweepStudy, keep_steps: bool) -> SweepStudy:
-    base = study.base
-    short = {key: value for key, value in SMOKE.items() if key != "steps" or not keep_steps}
-    settings = base.settings | SMOKE_SETTINGS
-    spec: RunSpec = replace(base, **short, settings=settings)
-    return replace(study, base=spec)
+    base = replace(
+        study.base,
+        steps=study.base.steps if keep_steps else SMOKE_STEPS,
+        evaluate_every=SMOKE_STEPS // 3,
+        evaluation_episodes=2,
+        final_episodes=4,
+        settings=study.base.settings | SMOKE_SETTINGS,
+    )
+    return replace(study, base=base)
 
 
 def _is_given(context: typer.Context, name: str) -> bool:

@@ -48,12 +48,12 @@ def importances(
     if len(target) >= MIN_CONFIGURATIONS and np.ptp(target) > 0:
         permuted = rng.permuted(np.tile(target, (PERMUTATIONS, 1)), axis=1)
         for name in values:
-            column = values.loc[known, name].tolist()
+            column = values[name][known].tolist()
             design = _design(column, name in numeric)
             found = _explained(design, target[None])[0]
             chance = _explained(design, permuted)
             is_ordered = name in numeric and all(isinstance(v, int | float) for v in column)
-            rows[name] = {
+            rows[str(name)] = {
                 "explained": max(0.0, float(found)),
                 # The values as they stand are one of the orders that chance may bring.
                 "p_value": (1 + int((chance >= found - 1e-12).sum())) / (1 + PERMUTATIONS),
@@ -87,14 +87,12 @@ def _explained(design: _Floats, targets: _Floats) -> _Floats:
     count, coefficients = len(design), basis.shape[1]
     if count <= coefficients:
         return np.zeros(len(targets))
-    result: _Floats = 1 - (left / (count - coefficients)) / (total / (count - 1))
-    return result
+    return np.asarray(1 - (left / (count - coefficients)) / (total / (count - 1)))
 
 
 def _ranks(values: _Floats) -> _Floats:
     """Ranks from 1, equal values sharing their mean."""
-    ranks: _Floats = pd.Series(values).rank().to_numpy(float)
-    return ranks
+    return np.asarray(pd.Series(values).rank(), np.float64)
 
 
 def _correlation(values: _Floats, target: _Floats) -> float:

@@ -36,10 +36,9 @@ def svg(draw: Callable[[Figure], None], width: float, height: float) -> str:
         width: In inches.
         height: In inches.
     """
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    style = {
+    style: dict[Any, Any] = {
         "svg.fonttype": "none", "svg.hashsalt": "odac", "font.family": "sans-serif",
         "axes.spines.top": False, "axes.spines.right": False, "font.size": 9,
     }  # fmt: skip
@@ -47,8 +46,9 @@ def svg(draw: Callable[[Figure], None], width: float, height: float) -> str:
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure)
         text = io.StringIO()
-        FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None})
-    return text.getvalue().partition("<svg")[1] + text.getvalue().partition("<svg")[2]
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    _, start, rest = text.getvalue().partition("<svg")
+    return start + rest
 
 
 def curves(results: SweepResults) -> str:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from ray.tune import Callback
 
 
-class Progress(Callback):  # type: ignore[misc]
+class Progress(Callback):
     """Tells of ended trials.
 
     It is stored with the experiment; what it tells goes through `tell`, set by each process anew.
@@ -17,7 +17,7 @@ class Progress(Callback):  # type: ignore[misc]
         metric: The figure that is optimised.
     """
 
-    tell: ClassVar[Callable[[str], None]] = staticmethod(print)
+    tell: ClassVar[list[Callable[[str], None]]] = []  # one, while a sweep runs
 
     def __init__(self, metric: str) -> None:
         self._metric = metric
@@ -28,7 +28,7 @@ class Progress(Callback):  # type: ignore[misc]
         """A trial has reached its end, or a scheduler has ended it."""
         result = trial.last_result or {}
         ending = "" if result.get("finished") else ", stopped early"
-        self.tell(
+        self._tell(
             f"{self._ended(trials, trial)} {trial}: success {result.get('success_rate', 0):.0%}, "
             f"{self._metric} {result.get(self._metric, float('nan')):.4g} after "
             f"{result.get('env_steps', 0)} steps{ending}"
@@ -38,13 +38,17 @@ class Progress(Callback):  # type: ignore[misc]
         self, iteration: int, trials: Sequence[Any], trial: Any, **info: Any
     ) -> None:
         """A trial has failed and is retried from its newest checkpoint."""
-        self.tell(f"{self._ended(trials)} {trial}: failed, tried again from its newest checkpoint")
+        self._tell(f"{self._ended(trials)} {trial}: failed, tried again from its newest checkpoint")
 
     def on_trial_error(
         self, iteration: int, trials: Sequence[Any], trial: Any, **info: Any
     ) -> None:
         """A trial has failed too often."""
-        self.tell(f"{self._ended(trials, trial)} {trial}: failed")
+        self._tell(f"{self._ended(trials, trial)} {trial}: failed")
+
+    def _tell(self, line: str) -> None:
+        for tell in self.tell:
+            tell(line)
 
     def _ended(self, trials: Sequence[Any], ending: Any = None) -> str:
         # Tune calls before it notes the end.

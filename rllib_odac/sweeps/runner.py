@@ -191,7 +191,7 @@ def run_sweep(
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", SNAPSHOT_S)
     # Snapshots that often are meant.
     os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
-    Progress.tell = staticmethod(on_trial)
+    Progress.tell = [on_trial]
     if tune.Tuner.can_restore(storage.uri):
         tuner = tune.Tuner.restore(storage.uri, SweepTrial, resume_errored=True)
     else:

@@ -44,7 +44,7 @@ def tune_space(study: SweepStudy, seeds: Sequence[int]) -> dict[str, Any]:
     return {**space, "seed": tune.choice(list(seeds))}
 
 
-class OptunaConfigurations(Searcher):  # type: ignore[misc]
+class OptunaConfigurations(Searcher):
     """The base's own configuration, then Optuna's suggestions, each with every seed.
 
     Optuna's TPE sampler is told the mean over seeds of a configuration's last figures, so that it
@@ -63,9 +63,10 @@ class OptunaConfigurations(Searcher):  # type: ignore[misc]
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._space = dict(study.space)
         self._seeds = list(seeds)
-        direction = "maximize" if study.mode == "max" else "minimize"
-        sampler = optuna.samplers.TPESampler(seed=seed)
-        self._optuna = optuna.create_study(sampler=sampler, direction=direction)
+        self._optuna = optuna.create_study(
+            sampler=optuna.samplers.TPESampler(seed=seed),
+            direction="maximize" if study.mode == "max" else "minimize",
+        )
         self._current: tuple[Any, dict[str, Any]] = (None, study.defaults())
         self._given = 0
         self._asked: dict[str, Any] = {}  # by Tune's id, the trial of Optuna

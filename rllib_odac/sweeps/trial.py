@@ -79,11 +79,12 @@ class SweepTrial(ODAC):
     @override(ODAC)
     def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
         super().restore_from_path(path, *args, **kwargs)
-        if self.config.kl_weight == "auto":
+        kl_weight = self.config.kl_weight
+        if isinstance(kl_weight, str):  # "auto": learned, as the networks are
             return
         # A member of a population takes over another's networks and goes on with its own
         # settings. The learning rate is set by each update; this one lies with the networks.
-        set_kl_weight = functools.partial(_set_kl_weight, kl_weight=self.config.kl_weight)
+        set_kl_weight = functools.partial(_set_kl_weight, kl_weight=kl_weight)
         for result in self.learner_group.foreach_learner(set_kl_weight):
             result.get()
 
