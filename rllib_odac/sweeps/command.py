@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -132,16 +133,17 @@ def sweep(
             raise typer.Exit(1)
 
 
-def main(studies: Path) -> None:
-    """Runs the command.
+def main(studies: Path, arguments: Sequence[str] | None = None) -> None:
+    """Runs the command and exits.
 
     Args:
         studies: Directory of the study files that have a name.
+        arguments: The command line's, by default the process's own.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # as `odac` does; read when torch is imported
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(sweep)
-    app(obj=studies)
+    app(arguments, obj=studies)
 
 
 def _study(studies: Path, told: str | None, fields: dict[str, Any]) -> tuple[SweepStudy, str]:
