@@ -15,12 +15,14 @@ class Progress(Callback):
 
     Args:
         metric: The figure that is optimised.
+        number: Trials in all; some searchers make them one by one.
     """
 
     tell: ClassVar[list[Callable[[str], None]]] = []  # one, while a sweep runs
 
-    def __init__(self, metric: str) -> None:
+    def __init__(self, metric: str, number: int) -> None:
         self._metric = metric
+        self._number = number
 
     def on_trial_complete(
         self, iteration: int, trials: Sequence[Any], trial: Any, **info: Any
@@ -53,4 +55,4 @@ class Progress(Callback):
     def _ended(self, trials: Sequence[Any], ending: Any = None) -> str:
         # Tune calls before it notes the end.
         ended = sum(trial is ending or trial.is_finished() for trial in trials)
-        return f"{ended}/{len(trials)}"
+        return f"{ended}/{self._number}"

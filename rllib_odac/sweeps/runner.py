@@ -232,6 +232,7 @@ def _new_tuner(sweep: Sweep, verbose: int) -> Any:
             num_samples=sweep.trials * sweep.seeds,
             search_alg=searcher,
             scheduler=search.make_scheduler(sweep.scheduler, study),
+            reuse_actors=False,  # a trial has a process of its own, and nothing of another's
             trial_name_creator=trial_name,
             trial_dirname_creator=trial_name,
         ),
@@ -245,7 +246,10 @@ def _new_tuner(sweep: Sweep, verbose: int) -> Any:
                 checkpoint_at_end=True,
             ),
             failure_config=FailureConfig(max_failures=MAX_FAILURES),
-            callbacks=[Progress(study.metric), *_loggers(sweep)],
+            callbacks=[
+                Progress(study.metric, sweep.trials * sweep.seeds),
+                *_loggers(sweep),
+            ],
         ),
     )
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import functools
+import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ray.rllib.utils.annotations import override
+from ray.train._internal.session import _TrainingResult
+from ray.tune import Checkpoint
 
 from rllib_odac.algorithm import ODAC
 from rllib_odac.config import ODACConfig
 from rllib_odac.learner import ODACTorchLearner
 from rllib_odac.runs import FIGURES, RunSpec
 
-TRIAL_STATE = "sweep_trial"
+ENDED = "ended.json"
+TOLD = (*FIGURES, "env_steps", "updates", "finished", "done")
 
 
 class SweepConfig(ODACConfig):
@@ -45,35 +50,43 @@ class SweepTrial(ODAC):
 
     @override(ODAC)
     def setup(self, config: SweepConfig) -> None:
-        self._finished = False
         super().setup(config)
+        self._ended = self._read_end()  # how this trial ended, as seen by an earlier process
+        if self._ended is not None:
+            self._iteration = self._ended["training_iteration"] - 1
+            self._time_total = self._ended["time_total_s"]
 
     @override(ODAC)
     def step(self) -> dict[str, Any]:
+        if self._ended is not None:
+            return self._ended["result"]
         config = self.config
-        if self._finished:  # restored from its end, because the sweep was killed before it saw it
-            return self._reported({}, self.evaluate_held_out(config.final_episodes))
         left = config.budget - self.env_steps
-        self.end_at(config.budget)
-        if left < config.min_sample_timesteps_per_iteration:
-            self.shorten_iteration(max(left, 1))
-        result = super().step()
-        figures = result["evaluation"]["env_runners"]
-        stop = config.stop_success
-        if self.env_steps >= config.budget or (stop and figures["success_rate"] >= stop):
-            self.drain()
-            figures = self.evaluate_held_out(config.final_episodes)
-            solved = stop is not None and figures["success_rate"] >= stop
-            self._finished = solved or self.env_steps >= config.budget
-        return self._reported(result, figures)
+        result = {}
+        if left > 0:  # else it was restored from its last checkpoint
+            self.end_at(config.budget)
+            if left < config.min_sample_timesteps_per_iteration:
+                self.shorten_iteration(left)
+            result = super().step()
+        solved = left > 0 and self._is_solved(result["evaluation"]["env_runners"])
+        if not solved and self.env_steps < config.budget:
+            return result | self._told(result["evaluation"]["env_runners"], finished=False)
+        self.drain()
+        figures = self.evaluate_held_out(config.final_episodes)
+        finished = self._is_solved(figures) or self.env_steps >= config.budget
+        return result | self._told(figures, finished)
 
-    def _reported(self, result: dict[str, Any], figures: Mapping[str, Any]) -> dict[str, Any]:
-        return result | {
+    def _is_solved(self, figures: Mapping[str, float]) -> bool:
+        stop = self.config.stop_success
+        return stop is not None and figures["success_rate"] >= stop
+
+    def _told(self, figures: Mapping[str, float], finished: bool) -> dict[str, Any]:
+        return {
             **{name: float(figures[name]) for name in FIGURES},
             "env_steps": self.env_steps,
             "updates": self.updates,
-            "finished": self._finished,
-            "done": self._finished,
+            "finished": finished,
+            "done": finished,
         }
 
     @override(ODAC)
@@ -88,18 +101,52 @@ class SweepTrial(ODAC):
         for result in self.learner_group.foreach_learner(set_kl_weight):
             result.get()
 
-    @override(ODAC)
-    def get_state(self, components: Any = None, **kwargs: Any) -> dict[str, Any]:
-        state = super().get_state(components, **kwargs)
-        if self._check_component(TRIAL_STATE, components, kwargs.get("not_components")):
-            state[TRIAL_STATE] = {"finished": self._finished}
-        return state
+    # The end of a trial ---------------------------------------------------------------------------
+    #
+    # Tune notes now and then how far trials are; a driver that is killed has not noted the last of
+    # it, and would have trials that have ended go on from an older checkpoint. So a trial says
+    # itself, beside its checkpoints, that it has ended, and how.
 
     @override(ODAC)
-    def set_state(self, state: dict[str, Any]) -> None:
-        super().set_state(state)
-        if TRIAL_STATE in state:
-            self._finished = state[TRIAL_STATE]["finished"]
+    def save(self, checkpoint_dir: str | None = None) -> Any:
+        if self._ended is not None:
+            path = f"{self._storage.trial_fs_path}/{self._ended['checkpoint']}"
+            checkpoint = Checkpoint(path, self._storage.storage_filesystem)
+            return _TrainingResult(checkpoint, self._ended["result"] | self._totals)
+        saved = super().save(checkpoint_dir)
+        told = self._last_result or {}
+        if self._storage is not None and told.get("finished"):
+            ended = self._totals | {
+                "checkpoint": Path(saved.checkpoint.path).name,
+                "result": {name: told[name] for name in TOLD},
+            }
+            filesystem, path = self._storage.storage_filesystem, self._end_path
+            with filesystem.open_output_stream(path) as file:
+                file.write(json.dumps(ended, indent=2).encode())
+        return saved
+
+    @override(ODAC)
+    def restore(self, checkpoint_path: Any) -> None:
+        if self._ended is None:
+            super().restore(checkpoint_path)
+
+    @property
+    def _totals(self) -> dict[str, Any]:
+        return {"training_iteration": self.iteration, "time_total_s": self._time_total}
+
+    @property
+    def _end_path(self) -> str:
+        return f"{self._storage.trial_fs_path}/{ENDED}"
+
+    def _read_end(self) -> dict[str, Any] | None:
+        if self._storage is None:
+            return None
+        try:
+            with self._storage.storage_filesystem.open_input_stream(self._end_path) as file:
+                ended: dict[str, Any] = json.loads(file.readall())
+        except (FileNotFoundError, ValueError):  # there is none, or it was cut off
+            return None
+        return ended
 
 
 def trial_parameters(spec: RunSpec, resources: Mapping[str, Any]) -> dict[str, Any]:
