@@ -166,7 +166,7 @@ def _smoke(study: SweepStudy, keep_steps: bool) -> SweepStudy:
         final_episodes=4,
         settings=study.base.settings | SMOKE_SETTINGS,
     )
-    return replace(study, base=base)
+    return replace(study, base=base, grace=None)
 
 
 def _is_given(context: typer.Context, name: str) -> bool:

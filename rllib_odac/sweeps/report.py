@@ -138,7 +138,8 @@ def _importance(results: SweepResults) -> str:
 def _table(results: SweepResults) -> str:
     table = results.configurations.head(SHOWN)
     columns = ["configuration", *results.space, *FIGURES, "env_steps", "status", "passed"]
-    head = "".join(f"<th>{escape(name.replace('_', ' '))}</th>" for name in columns)
+    titles = ["#", *(name.replace("_", " ") for name in columns[1:])]
+    head = "".join(f"<th>{escape(title)}</th>" for title in titles)
     rows = []
     for place, (_, row) in enumerate(table.iterrows()):
         kind = "best" if place == 0 else "default" if row["is_default"] else ""

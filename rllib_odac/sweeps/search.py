@@ -17,7 +17,6 @@ from rllib_odac.sweeps.space import MUTABLE, Domain
 from rllib_odac.sweeps.study import SweepStudy
 
 TIME = "env_steps"  # what schedulers compare trials by
-RUNGS = 9  # ASHA looks first after this part of the budget
 PERTURBATIONS = 8  # of each member of a population
 
 
@@ -121,7 +120,7 @@ def make_scheduler(name: str, study: SweepStudy) -> Any:
         return ASHAScheduler(
             time_attr=TIME,
             max_t=steps,
-            grace_period=max(min(every, steps), steps // RUNGS),
+            grace_period=study.grace_steps,
             reduction_factor=3,
         )
     if name == "pbt":

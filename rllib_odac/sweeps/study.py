@@ -24,6 +24,7 @@ from rllib_odac.sweeps.space import Domain, read_space
 MODES = {"success_rate": "max", "final_distance": "min", "normalized_distance": "min"}
 KEYS = ("base", "space", "metric", "stop", "pass")
 STOP_KEYS = {"steps": "steps", "success_rate": "stop_success"}  # and the fields of RunSpec
+GRACE = 9  # by default a scheduler looks first after this part of the steps
 
 
 @dataclass(frozen=True)
@@ -35,23 +36,35 @@ class SweepStudy:
         space: By name of the setting, the values it may take.
         metric: The figure that is optimised, one of `FIGURES`.
         threshold: Success rate from which on a trial passes.
+        grace: Environment steps before which a scheduler ends no trial; by default an evaluation
+            or a ninth of the steps.
     """
 
     base: RunSpec
     space: Mapping[str, Domain]
     metric: str = "final_distance"
     threshold: float = 0.9
+    grace: int | None = None
 
     def __post_init__(self) -> None:
         if self.metric not in FIGURES:
             raise ValueError(f"metric is {self.metric!r}, but must be one of {list(FIGURES)}.")
         if not isinstance(self.threshold, int | float) or not 0 < self.threshold <= 1:
             raise ValueError(f"pass has success_rate {self.threshold!r}, but must be in (0, 1].")
+        if self.grace is not None and (not isinstance(self.grace, int) or self.grace < 1):
+            raise ValueError(f"grace is {self.grace!r}, but must be a whole number of at least 1.")
 
     @property
     def mode(self) -> str:
         """Whether the metric is best at its "max" or its "min"."""
         return MODES[self.metric]
+
+    @property
+    def grace_steps(self) -> int:
+        """Environment steps before which a scheduler ends no trial."""
+        steps = self.base.steps
+        grace = self.grace or max(self.base.evaluate_every, steps // GRACE)
+        return min(grace, steps)
 
     def of_objective(self) -> SweepStudy:
         """The same without the settings of p_ψ, if the objective does not learn it."""
@@ -77,6 +90,7 @@ class SweepStudy:
             "base": asdict(self.base),
             "space": {name: {d.kind: list(d.values)} for name, d in self.space.items()},
             "metric": self.metric,
+            "grace": self.grace_steps,
             "pass": {"success_rate": self.threshold},
         }
 
@@ -99,8 +113,8 @@ def read_study(path: Path, base: Mapping[str, Any] | None = None) -> SweepStudy:
     if not isinstance(told, Mapping) or not set(told) <= set(KEYS):
         raise ValueError(f"study '{path}' must be a mapping with some of {list(KEYS)}.")
     merged = _base_fields(path, told.get("base", {}))
-    stop = _mapping("stop", told.get("stop", {}), STOP_KEYS)
-    merged |= {STOP_KEYS[name]: value for name, value in stop.items()}
+    stop = _mapping("stop", told.get("stop", {}), [*STOP_KEYS, "grace"])
+    merged |= {field: stop[name] for name, field in STOP_KEYS.items() if name in stop}
     merged |= base or {}
     if "env" not in merged:
         raise ValueError(f"study '{path}' names no env in its base: give --env.")
@@ -110,6 +124,7 @@ def read_study(path: Path, base: Mapping[str, Any] | None = None) -> SweepStudy:
         space=read_space(told.get("space")),
         metric=told.get("metric", SweepStudy.metric),
         threshold=threshold.get("success_rate", SweepStudy.threshold),
+        grace=stop.get("grace"),
     ).of_objective()
 
 

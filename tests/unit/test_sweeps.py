@@ -82,11 +82,13 @@ def test_a_study_is_its_base_with_what_is_said_on_top(tmp_path):
     (tmp_path / "base.json").write_text(
         json.dumps({"env": "FetchReach-v4", "steps": 50, "settings": {"tau": 0.1, "lr": 0.01}})
     )
-    told = {"base": "base.json", "space": SPACE, "stop": {"steps": 70, "success_rate": 0.8}}
+    stop = {"steps": 70, "success_rate": 0.8, "grace": 30}
+    told = {"base": "base.json", "space": SPACE, "stop": stop}
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(told))
     study = read_study(tmp_path / "study.yaml", {"objective": "her"})
     assert study.base.steps == 70
     assert study.base.stop_success == 0.8
+    assert study.grace_steps == 30
     assert study.defaults() == {"lr": 0.01, "hidden": (256, 256)}
     spec = study.spec({"lr": 0.5}, seed=3)
     assert (spec.objective, spec.seed, spec.settings) == ("her", 3, {"tau": 0.1, "lr": 0.5})
