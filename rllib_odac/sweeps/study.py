@@ -1,11 +1,16 @@
 """What a sweep searches: a base run, a search space, a stop rule and a pass threshold.
 
-base: ../fetch_reach.json            # a run's settings, beside this file, or RunSpec's fields
-space:
-  lr: {log_uniform: [3.0e-4, 3.0e-3]}
-metric: final_distance
-stop: {steps: 6000}                  # and success_rate, to end a trial that has reached it
-pass: {success_rate: 0.9}
+A YAML file says so:
+
+    base: ../fetch_reach.json    # a run's settings, beside this file, or fields of RunSpec
+    space:
+      lr: {log_uniform: [3.0e-4, 3.0e-3]}
+    metric: final_distance
+    stop:
+      steps: 6000
+      grace: 1500                # steps before which a scheduler ends no trial
+      success_rate: 0.99         # ends a trial that has reached it, if given
+    pass: {success_rate: 0.9}
 """
 
 from __future__ import annotations
