@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -67,7 +66,7 @@ class Storage:
         """Writes a JSON file."""
         self.write(name, (json.dumps(content, indent=2) + "\n").encode())
 
-    def upload(self, directory: str | tempfile.TemporaryDirectory[str] | Path) -> None:
+    def upload(self, directory: str | Path) -> None:
         """Copies a local directory's files here."""
         self.filesystem.create_dir(self.path, recursive=True)
         pyarrow.fs.copy_files(
