@@ -1,0 +1,189 @@
+"""The files in cluster/: each against its real schema, and the versions in them."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+CLUSTER = ROOT / "cluster"
+CRDS = Path(os.environ.get("ODAC_KUBERAY_CRDS", ROOT.parent / "shared" / "kuberay"))
+RAY_UP = ("aws", "gcp", "on-prem")
+PINS = dict(
+    line.strip().split("==")
+    for line in (ROOT / "constraints.txt").read_text().splitlines()
+    if "==" in line
+)
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+IMAGE = f"REGISTRY/rllib-odac:{PROJECT['version']}"
+
+
+def read(name: str) -> dict[str, Any]:
+    return yaml.safe_load((CLUSTER / f"{name}.yaml").read_text())
+
+
+# `ray up` -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", RAY_UP)
+def test_ray_up_takes_the_file(name):
+    import ray.autoscaler
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    config = read(name)
+    schema = Path(ray.autoscaler.__file__).parent / "ray-schema.json"
+    jsonschema.validate(config, json.loads(schema.read_text()))
+    validate_config(prepare_config(copy.deepcopy(config)))  # with the provider's defaults
+
+
+@pytest.mark.parametrize("name", RAY_UP)
+def test_every_node_has_the_image_the_token_and_the_storage(name):
+    config = read(name)
+    assert config["docker"]["image"] == IMAGE
+    options = " ".join(config["docker"]["run_options"])
+    assert "RAY_AUTH_MODE=token" in options
+    assert "ODAC_STORAGE=" in options
+    assert "/home/ray/.ray/auth_token" in config["file_mounts"]
+    assert "--dashboard-host=127.0.0.1" in config["head_start_ray_commands"][-1]
+
+
+@pytest.mark.parametrize("name", ["aws", "gcp"])
+def test_env_runners_fit_on_cpu_nodes_alone_and_learners_on_gpu_nodes(name):
+    nodes = {kind: node["resources"] for kind, node in read(name)["available_node_types"].items()}
+    check_places(nodes)
+
+
+def check_places(nodes: dict[str, dict[str, float]]) -> None:
+    """What a trial takes finds its place on one kind of node only."""
+    from rllib_odac.runs import RunSpec
+    from rllib_odac.sweeps import Sweep
+    from rllib_odac.sweeps.space import read_space
+    from rllib_odac.sweeps.study import SweepStudy
+
+    study = SweepStudy(RunSpec("odac/Box2D-v0"), read_space({"lr": {"choice": [0.001]}}))
+    resources = {"num_env_runners": 4, "num_learners": 1, "num_gpus_per_learner": 1}
+    sweep = Sweep(study, "x", "x", resources=resources)
+    places = {
+        each.setting: [
+            kind
+            for kind, offered in nodes.items()
+            if all(offered.get(name, 0) >= amount for name, amount in each.reserved.items())
+        ]
+        for each in sweep.processes()
+    }
+    cpu, gpu = ["cpu_worker"], ["gpu_worker"]
+    assert places == {"jobs": cpu, "num_env_runners": cpu, "num_learners": gpu}
+
+
+# Kubernetes ---------------------------------------------------------------------------------------
+
+
+def crd_schema(kind: str) -> dict[str, Any]:
+    """The schema of `ray.io/v1`, with fields refused that it does not have."""
+    path = CRDS / f"ray.io_{kind.lower()}s.yaml"
+    if not path.is_file():
+        pytest.skip(f"{path} is not there; ODAC_KUBERAY_CRDS names the folder of KubeRay's CRDs")
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    versions = yaml.load(path.read_text(), loader)["spec"]["versions"]
+    [schema] = [v["schema"]["openAPIV3Schema"] for v in versions if v["name"] == "v1"]
+    closed = strict(schema)
+    closed["properties"]["metadata"] = {"type": "object"}  # Kubernetes' own
+    return closed
+
+
+def strict(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [strict(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {name: strict(value) for name, value in schema.items()}
+    keeps = schema.get("x-kubernetes-preserve-unknown-fields", False)
+    if isinstance(schema.get("properties"), dict) and schema.get("type") == "object" and not keeps:
+        closed.setdefault("additionalProperties", False)
+    return closed
+
+
+@pytest.mark.parametrize("name", ["raycluster", "rayjob"])
+def test_kuberay_takes_the_file(name):
+    resource = read(name)
+    assert resource["apiVersion"] == "ray.io/v1"
+    schema = crd_schema(resource["kind"])
+    jsonschema.validate(resource, schema)
+    wrong = copy.deepcopy(resource)
+    wrong["spec"]["no_such_field"] = 1
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(wrong, schema)
+
+
+def test_the_job_has_the_cluster_of_the_other_file():
+    assert read("rayjob")["spec"]["rayClusterSpec"] == read("raycluster")["spec"]
+
+
+def test_pods_are_placed_as_nodes_are():
+    spec = read("raycluster")["spec"]
+    assert spec["authOptions"] == {"mode": "token"}
+    groups = {group["groupName"]: group for group in spec["workerGroupSpecs"]}
+    names = {"head": spec["headGroupSpec"], "cpu_worker": groups["cpu-workers"]}
+    names["gpu_worker"] = groups["gpu-workers"]
+    nodes = {}
+    for name, group in names.items():
+        told = group["rayStartParams"]
+        nodes[name] = {"CPU": int(told["num-cpus"]), "GPU": int(told.get("num-gpus", 0))}
+        [container] = group["template"]["spec"]["containers"]
+        assert container["image"] == IMAGE
+        assert {"name": "ODAC_STORAGE", "value": "/sweeps"} in container["env"]
+        gpus = container["resources"]["limits"].get("nvidia.com/gpu", 0)
+        assert int(gpus) == nodes[name]["GPU"]
+    check_places(nodes)
+    claims = {
+        volume["persistentVolumeClaim"]["claimName"]
+        for group in names.values()
+        for volume in group["template"]["spec"]["volumes"]
+    }
+    assert claims == {read("storage")["metadata"]["name"]}
+
+
+# Versions, the image and the job's environment ----------------------------------------------------
+
+
+def test_versions_are_those_that_were_tested():
+    assert read("raycluster")["spec"]["rayVersion"] == PINS["ray"]
+    dockerfile = (CLUSTER / "Dockerfile").read_text()
+    [base] = re.findall(r"^FROM (\S+)$", dockerfile, re.MULTILINE)
+    python = PROJECT["requires-python"].removeprefix(">=").replace(".", "")
+    assert base == f"rayproject/ray:{PINS['ray']}-py{python}"
+    assert IMAGE in dockerfile
+    for path in CLUSTER.iterdir():
+        for version in re.findall(r"rllib-odac:(\d+\.\d+\.\d+)", path.read_text()):
+            assert version == PROJECT["version"], path
+
+
+def test_the_image_installs_extras_that_exist_from_files_that_exist():
+    dockerfile = (CLUSTER / "Dockerfile").read_text()
+    [extras] = re.findall(r'"\.\[([\w,]+)\]"', dockerfile)
+    assert set(extras.split(",")) <= set(PROJECT["optional-dependencies"])
+    copied = [word for line in re.findall(r"^COPY \S+ (.+) \S+$", dockerfile, re.M)
+              for word in line.split()]  # fmt: skip
+    let_in = re.findall(r"^!(.+)$", (CLUSTER / "Dockerfile.dockerignore").read_text(), re.M)
+    assert sorted(copied) == sorted(let_in)
+    for name in copied:
+        assert (ROOT / name).exists()
+
+
+def test_the_runtime_environment_is_one_that_ray_takes():
+    from ray.runtime_env import RuntimeEnv
+
+    told = read("runtime_env")
+    environment = RuntimeEnv(**told, working_dir="s3://bucket/checkout.zip")
+    assert environment["env_vars"] == {"OMP_NUM_THREADS": "1"}
+    for path in told["excludes"]:  # nothing that a sweep reads
+        assert not path.startswith(("/rllib_odac", "/tune_configs"))

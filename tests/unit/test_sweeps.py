@@ -1,0 +1,341 @@
+"""Sweeps: search spaces, studies, mistakes, importance and results, all without Ray running."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from rllib_odac.runs import RunSpec, read_spec
+from rllib_odac.sweeps import Sweep, open_storage, read_study
+from rllib_odac.sweeps.command import main
+from rllib_odac.sweeps.importance import importances
+from rllib_odac.sweeps.results import SweepResults
+from rllib_odac.sweeps.space import Domain, read_space
+from rllib_odac.sweeps.storage import Storage
+from rllib_odac.sweeps.study import SweepStudy
+
+CONFIGS = Path(__file__).parents[2] / "tune_configs"
+SPACE = {"lr": {"log_uniform": [1e-4, 1e-2]}, "hidden": {"choice": [[32, 32], [64]]}}
+
+
+def make_study(**changes) -> SweepStudy:
+    study = SweepStudy(RunSpec("odac/Box2D-v0", steps=1000), read_space(SPACE))
+    return replace(study, **changes)
+
+
+def make_sweep(tmp_path, **changes) -> Sweep:
+    return Sweep(**({"study": make_study(), "name": "one", "storage": str(tmp_path)} | changes))
+
+
+# Spaces and studies -------------------------------------------------------------------------------
+
+
+def test_draws_fill_their_domains():
+    rng = np.random.default_rng(0)
+    drawn = [Domain("log_uniform", (1e-4, 1e-2)).draw(rng) for _ in range(2000)]
+    assert 1e-4 <= min(drawn) < 1.1e-4
+    assert 0.9e-2 < max(drawn) <= 1e-2
+    assert np.median(drawn) == pytest.approx(1e-3, rel=0.15)  # uniform in its logarithm
+    assert {Domain("integer", (2, 4)).draw(rng) for _ in range(100)} == {2, 3, 4}
+    assert {Domain("choice", ("a", None)).draw(rng) for _ in range(100)} == {"a", None}
+    assert Domain("uniform", (0.9, 0.99)).clipped(1.08) == 0.99
+    assert Domain("integer", (1, 10)).clipped(12) == 10
+
+
+@pytest.mark.parametrize(
+    ("space", "words"),
+    [
+        ({}, "must name at least one setting"),
+        ({"learning_rate": {"uniform": [0, 1]}}, "'learning_rate', which is no setting"),
+        ({"lr": {"normal": [0, 1]}}, "must have one of"),
+        ({"lr": {"uniform": ["3e-4", 1]}}, "YAML reads 3e-4 as a text"),
+        ({"lr": {"uniform": [1, 0.1]}}, "the lower first"),
+        ({"kl_weight": {"log_uniform": [0, 1]}}, "must be positive"),
+        ({"prior_discount": {"uniform": [0.9, 1.0]}}, "strictly between 0 and 1"),
+        ({"random_action_steps": {"integer": [1, 2.5]}}, "two whole numbers"),
+        ({"lr": {"choice": [0.1, 0.1]}}, "different values"),
+    ],
+)
+def test_a_wrong_space_is_told_in_one_sentence(space, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        read_space(space)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "sweeps").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_study_file_is_whole(path):
+    study = read_study(path, {"env": "odac/Box2D-v0"} if path.stem == "any" else None)
+    study.spec(study.defaults()).config()
+    for i in (0, -1):  # the ends of every interval together
+        study.spec({name: domain.values[i] for name, domain in study.space.items()}).config()
+
+
+def test_a_study_is_its_base_with_what_is_said_on_top(tmp_path):
+    (tmp_path / "base.json").write_text(
+        json.dumps({"env": "FetchReach-v4", "steps": 50, "settings": {"tau": 0.1, "lr": 0.01}})
+    )
+    stop = {"steps": 70, "success_rate": 0.8, "grace": 30}
+    told = {"base": "base.json", "space": SPACE, "stop": stop}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(told))
+    study = read_study(tmp_path / "study.yaml", {"objective": "her"})
+    assert study.base.steps == 70
+    assert study.base.stop_success == 0.8
+    assert study.grace_steps == 30
+    assert study.defaults() == {"lr": 0.01, "hidden": (256, 256)}
+    spec = study.spec({"lr": 0.5}, seed=3)
+    assert (spec.objective, spec.seed, spec.settings) == ("her", 3, {"tau": 0.1, "lr": 0.5})
+
+
+def test_settings_of_the_density_are_searched_only_where_it_is_learned():
+    any_study = CONFIGS / "sweeps" / "any.yaml"
+    odac, her = (
+        read_study(any_study, {"env": "odac/Box2D-v0", "objective": objective}).space
+        for objective in ("odac", "her")
+    )
+    assert set(odac) - set(her) == {"dynamics_min_scale"}
+
+
+# Mistakes -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"trials": 0}, "trials is 0, but must be at least 1"),
+        ({"seeds": 0}, "seeds is 0, but must be at least 1"),
+        ({"scheduler": "hyperband"}, "scheduler is 'hyperband', but must be one of"),
+        ({"searcher": "grid"}, "searcher is 'grid', but must be one of"),
+        ({"name": "a/b"}, "name is 'a/b', but must consist of"),
+        ({"scheduler": "pbt", "seeds": 2}, "at least 2 trials, of one seed each"),
+        ({"scheduler": "pbt", "searcher": "optuna"}, "must be random with scheduler pbt"),
+        (
+            {
+                "scheduler": "pbt",
+                "study": make_study(space=read_space({"hidden": {"choice": [[8]]}})),
+            },
+            "must have one of",
+        ),
+    ],
+)
+def test_a_wrong_sweep_is_told_in_one_sentence(tmp_path, monkeypatch, changes, words):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    with pytest.raises(ValueError, match=words):
+        make_sweep(tmp_path, **changes)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("searcher", "optuna"), ("wandb", "p"), ("mlflow", "u")]
+)
+def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch, option, value):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    package = "optuna" if option == "searcher" else option
+    with pytest.raises(ValueError, match=f"needs the package '{package}'.*pip install {package}"):
+        make_sweep(tmp_path, **{option: value})
+
+
+def test_storage_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"storage is '.*file/below', which cannot be written"):
+        Storage.at(str(tmp_path / "file" / "below"))
+    with pytest.raises(ValueError, match="storage is 'nowhere://x', which cannot be written"):
+        Storage.at("nowhere://x")
+
+
+def test_storage_is_a_directory_or_a_uri(tmp_path):
+    folder = Storage.at((tmp_path / "deep" / "er").as_uri()) / "sweep"
+    (tmp_path / "local").mkdir()
+    (tmp_path / "local" / "a.json").write_text('{"b": 1}')
+    folder.upload(tmp_path / "local")
+    assert folder.read_json("a.json") == {"b": 1}
+    assert folder.read_json("c.json") is None
+    assert [path.name for path in (tmp_path / "deep" / "er").iterdir()] == ["sweep"]
+
+
+def test_a_sweep_is_taken_up_only_as_it_was(tmp_path):
+    sweep = make_sweep(tmp_path)
+    folder = open_storage(sweep, resume=True)  # nothing there yet: it starts
+    folder.filesystem.create_dir(folder.path)
+    folder.write_json("sweep.json", sweep.described())
+    assert open_storage(sweep, resume=True).uri == str(tmp_path / "one")
+    with pytest.raises(ValueError, match=r"holds a sweep already.*--resume"):
+        open_storage(sweep, resume=False)
+    with pytest.raises(ValueError, match=r"trials is 5, but the sweep in .* has 24"):
+        open_storage(replace(sweep, trials=5), resume=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--study", "nothing"], "study is 'nothing', but must be a .yaml file"),
+        (["--env", "Nothing-v0"], "Nothing-v0"),
+        (["--steps", "0"], "steps is 0, but must be at least 1"),
+        (["--storage", "/proc/nothing"], "storage is '/proc/nothing', which cannot be written"),
+        (["--address", "127.0.0.1:1"], "where no Ray cluster answers"),
+    ],
+)
+def test_the_command_tells_of_a_mistake_in_one_sentence(
+    tmp_path, monkeypatch, capsys, arguments, words
+):
+    monkeypatch.setenv("ODAC_STORAGE", str(tmp_path))
+    with pytest.raises(SystemExit) as ended:
+        main(CONFIGS / "sweeps", arguments)
+    told = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert told.startswith("error: ")
+    assert words in told
+    assert told.count("\n") == 1
+
+
+# Search -------------------------------------------------------------------------------------------
+
+
+def test_random_configurations_start_with_the_base_and_can_be_repeated():
+    from rllib_odac.sweeps.search import draw_configurations, given_configurations
+
+    study = make_study()
+    drawn = draw_configurations(study, 5, seed=1)
+    assert drawn[0] == study.defaults()
+    assert drawn == draw_configurations(study, 5, seed=1)
+    assert len({each["lr"] for each in drawn}) == 5
+    points = given_configurations(drawn, [4, 5])._points_to_evaluate
+    assert [point["seed"] for point in points] == [4, 5] * 5
+    assert [point["lr"] for point in points[::2]] == [each["lr"] for each in drawn]
+
+
+def test_optuna_gets_the_mean_over_seeds_and_outlives_its_process(tmp_path):
+    pytest.importorskip("optuna", reason='needs pip install "rllib-odac[sweep]"')
+    from rllib_odac.sweeps.search import OptunaConfigurations
+
+    def search(restart):
+        searcher = OptunaConfigurations(make_study(), seeds=[0, 1], seed=0)
+        told = []
+        for i in range(12):
+            values = searcher.suggest(f"t{i}")
+            told.append(values)
+            # The best learning rate is 1e-3, whatever noise a seed adds.
+            distance = abs(np.log10(values["lr"]) + 3) + (0.1 if i % 2 else -0.1)
+            searcher.on_trial_complete(f"t{i}", {"final_distance": distance})
+            if restart and i == 4:  # between two seeds
+                searcher.save(tmp_path / "state")
+                searcher = OptunaConfigurations(make_study(), seeds=[0, 1], seed=0)
+                searcher.restore(tmp_path / "state")
+        return told, searcher
+
+    told, searcher = search(restart=False)
+    assert [values.pop("seed") for values in told] == [0, 1] * 6
+    assert told[0::2] == told[1::2]
+    assert told[0] == make_study().defaults()
+    values = [trial.value for trial in searcher._optuna.trials]
+    expected = [abs(np.log10(each["lr"]) + 3) for each in told[2::2]]
+    assert values == pytest.approx(expected)
+    again, _ = search(restart=True)
+    assert [{k: v for k, v in each.items() if k != "seed"} for each in again] == told
+
+
+def test_a_population_stays_in_its_space():
+    from rllib_odac.sweeps.search import StaysInSpace, make_scheduler, mutable_part
+
+    space = read_space({**SPACE, "prior_discount": {"uniform": [0.9, 0.99]}})
+    assert set(mutable_part(space)) == {"lr", "prior_discount"}
+    stays = pickle.loads(pickle.dumps(StaysInSpace(mutable_part(space))))
+    moved = stays({"lr": 1e-3, "prior_discount": 0.98 * 1.2, "tau": 0.1})
+    assert moved == {"lr": 1e-3, "prior_discount": 0.99, "tau": 0.1}
+    assert make_scheduler("pbt", make_study())._hyperparam_mutations.keys() == {"lr"}
+
+
+# Results ------------------------------------------------------------------------------------------
+
+
+def test_importance_finds_what_matters_and_says_when_chance_does_as_well():
+    rng = np.random.default_rng(0)
+    values = pd.DataFrame(
+        {
+            "peak": rng.uniform(-1, 1, 60),  # best in the middle
+            "slope": rng.uniform(0, 1, 60),
+            "kind": rng.choice(["a", "b", "c"], 60),
+            "nothing": rng.uniform(0, 1, 60),
+        }
+    )
+    figure = values["peak"] ** 2 + 0.8 * values["slope"] + 0.3 * (values["kind"] == "b")
+    table = importances(values, figure.tolist(), ["peak", "slope", "nothing"])
+    assert table.index[0] == "peak"
+    assert table.index[-1] == "nothing"
+    assert (table["p_value"].drop("nothing") < 0.05).all()
+    assert table.loc["nothing", "p_value"] > 0.05
+    assert table.loc["slope", "direction"] > 0
+    assert np.isnan(table.loc["kind", "direction"])
+    assert importances(values.head(3), figure.head(3).tolist(), ["peak"]).empty
+
+
+def test_chance_alone_seems_important_no_more_often_than_its_level():
+    rng = np.random.default_rng(1)
+    values = pd.DataFrame(rng.uniform(size=(12, 60)), columns=[f"x{i}" for i in range(60)])
+    found = importances(values, rng.uniform(size=12).tolist(), list(values.columns))
+    assert (found["p_value"] < 0.05).mean() < 0.15
+
+
+def tune_result(number, config, distance, finished=True, error=None):
+    """One result as Ray Tune's grid has it."""
+    metrics = {
+        "trial_id": f"t{number}", "success_rate": 1 - distance, "final_distance": distance,
+        "normalized_distance": 100 * distance, "env_steps": 1000 if finished else 300,
+        "updates": 5, "training_iteration": 2, "time_total_s": 1.0, "finished": finished,
+    }  # fmt: skip
+    frame = pd.DataFrame([{**metrics, "env_steps": 500, "final_distance": 0.9}, metrics])
+    return SimpleNamespace(
+        metrics=metrics, config=config, error=error, path=f"/x/trial_t{number}",
+        checkpoint=None, metrics_dataframe=frame,
+    )  # fmt: skip
+
+
+def test_results_rank_configurations_and_write_files_that_can_be_read(tmp_path):
+    sweep = make_sweep(tmp_path, seeds=2)
+    default, good, cut = {"lr": 1e-3, "hidden": (256, 256)}, {"lr": 2e-3, "hidden": [64]}, {
+        "lr": 5e-3, "hidden": [32, 32]
+    }  # fmt: skip
+    grid = [
+        tune_result(i, {**config, "seed": i % 2}, distance, **how)
+        for i, (config, distance, how) in enumerate(
+            [
+                (default, 0.3, {}),
+                (default, 0.5, {}),
+                (good, 0.1, {}),
+                (good, 0.05, {}),
+                (cut, 0.01, {"finished": False}),  # looked best when it was ended
+                (cut, 0.01, {}),
+                ({"lr": 1e-2, "hidden": [64]}, 0.2, {"finished": False, "error": OSError("lost")}),
+            ]
+        )
+    ]
+    results = SweepResults.of(grid, sweep)
+    ranked = results.configurations
+    assert ranked["configuration"].tolist() == [1, 0, 2, 3]
+    assert ranked["status"].tolist() == ["finished", "finished", "stopped", "failed"]
+    assert ranked["final_distance"].iloc[0] == pytest.approx(0.075)
+    assert ranked["passed"].tolist() == [True, False, False, False]
+    assert results.default is not None
+    assert results.default["configuration"] == 0
+    assert results.failed["error"].tolist() == ["lost"]
+
+    results.write(tmp_path)
+    rows = pd.read_csv(tmp_path / "results.csv")
+    assert len(rows) == 7
+    assert rows["hidden"].tolist()[:3] == ["[256, 256]", "[256, 256]", "[64]"]
+    parquet = pd.read_parquet(tmp_path / "results.parquet")
+    assert parquet["final_distance"].tolist() == rows["final_distance"].tolist()
+    spec = RunSpec(**read_spec(tmp_path / "best.json"))
+    assert spec == results.best_spec()
+    spec.config()
+    page = (tmp_path / "report.html").read_text()
+    assert "Best final distance: 0.075" in page
+    assert "default 0.4" in page
+    assert "lost" in page
+    assert "1 of 4 configurations pass" in page
