@@ -1,7 +1,8 @@
 """A training run in a directory: what `odac train` does, for Python users too.
 
 config.json          what was asked for
-progress.csv         one row an iteration
+progress.csv         one row an iteration; `metrics` says what each column means
+tensorboard/         the same as event files
 checkpoints/         the newest whole checkpoints, named by environment steps
 checkpoint_final/    the last one
 learning_curve.png   success and distance over steps
@@ -24,19 +25,17 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from rllib_odac import metrics
 from rllib_odac.cluster import Processes, check_room, join_or_start, num_cpus, processes
 
 if TYPE_CHECKING:
+    from tensorboardX import SummaryWriter
+
     from rllib_odac.algorithm import ODAC
     from rllib_odac.config import ODACConfig
 
-FIGURES = ("success_rate", "final_distance", "normalized_distance")
-LEARNING = (
-    "critic_loss", "policy_loss", "dynamics_loss", "temperature_loss", "q_value", "reward",
-    "discount", "discount_kl", "log_prob_goal", "log_prob_next", "dynamics_scale", "kl_weight",
-    "policy_kl", "trivial_goal_share", "unreached_value",
-)  # fmt: skip
-PROGRESS_COLUMNS = ("iteration", "env_steps", "updates", "wall_s", *FIGURES, *LEARNING)
+FIGURES, LEARNING = tuple(metrics.FIGURES), tuple(metrics.LEARNING)
+PROGRESS_COLUMNS = tuple(metrics.METRICS)
 STEPS_PAST_THE_END = 100  # a run ends at most so many environment steps past its budget
 CHECKPOINTS_KEPT = 2
 
@@ -223,6 +222,8 @@ class Run:
         """
         import ray
 
+        from rllib_odac.tensorboard import open_writer
+
         if (summary := self.summary_if_finished) is not None:
             return summary
         if not ray.is_initialized():
@@ -232,12 +233,15 @@ class Run:
         algorithm = self._config.build_algo()
         try:
             self._restore(algorithm)
-            self._train(algorithm)
+            with open_writer(self.out / "tensorboard", algorithm.env_steps) as board:
+                self._train(algorithm, board)
             return self._finish(algorithm)
         finally:
             algorithm.stop()
 
-    def _train(self, algorithm: ODAC) -> None:
+    def _train(self, algorithm: ODAC, board: SummaryWriter) -> None:
+        from rllib_odac.tensorboard import write_scalars
+
         start = time.perf_counter() - (self.rows[-1]["wall_s"] if self.rows else 0.0)
         saved = algorithm.env_steps
         algorithm.end_at(self.spec.steps)
@@ -260,6 +264,7 @@ class Run:
             row["wall_s"] = round(time.perf_counter() - start, 2)
             self.rows.append({name: row.get(name) for name in PROGRESS_COLUMNS})
             self._write_progress()
+            write_scalars(board, self.rows[-1])
             self.on_row(self.rows[-1])
             if solved or algorithm.env_steps >= self.spec.steps:
                 return
