@@ -7,6 +7,7 @@ import os
 import typer
 
 from rllib_odac.cli.environments import envs, render
+from rllib_odac.cli.inspect import inspect
 from rllib_odac.cli.runs import evaluate, train
 from rllib_odac.cli.studies import compare, study
 from rllib_odac.metrics import as_help
@@ -18,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command(epilog=as_help())(train)
-for command in (evaluate, study, compare, envs, render):
+for command in (evaluate, inspect, study, compare, envs, render):
     app.command()(command)
 
 
