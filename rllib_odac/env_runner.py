@@ -293,10 +293,14 @@ class GoalEnvRunner(SingleAgentEnvRunner):
 
     def act(self, observation: dict[str, Array]) -> Array:
         """The deterministic action (A,) for one observation, in the environment's bounds."""
+        return self.decide(observation)[1]
+
+    def decide(self, observation: dict[str, Array]) -> tuple[Array, Array]:
+        """The deterministic action (A,) in [−1, 1], and the same in the environment's bounds."""
         columns = _checked({name: observation[name][None] for name in COLUMNS})
         obs = {name: torch.from_numpy(values) for name, values in columns.items()}
         actions = self.module.forward_inference({Columns.OBS: obs})[Columns.ACTIONS].numpy()
-        return self._to_env(actions)[0]
+        return actions[0], self._to_env(actions)[0]
 
     def _to_env(self, actions: Array) -> Array:
         """Actions in the environment's bounds."""

@@ -29,10 +29,11 @@ from rllib_odac.losses import (
     bellman_target,
     critic_loss,
     dynamics_loss,
+    effective_horizon,
     policy_loss,
-    soft_value,
     temperature_loss,
 )
+from rllib_odac.metrics import quantiles
 from rllib_odac.replay import GoalReplay
 from rllib_odac.rl_module import ODACRLModule
 
@@ -276,12 +277,7 @@ class ODACTorchLearner(TorchLearner):
     ) -> Tensor:
         kl_weight = fwd_out["log_kl_weight"].detach().exp()
         with torch.no_grad():
-            next_q = self.objective.bound_next_q(fwd_out)
-            next_value = soft_value(next_q, fwd_out["next_kl"], kl_weight)
-            low, high = self.value_bounds
-            if low is not None or high is not None:
-                next_value = next_value.clamp(low, high)
-            backup = self.objective.backup({**batch, **fwd_out}, next_value)
+            next_value, backup = self.objective.infer(batch, fwd_out, self.value_bounds)
             target = bellman_target(backup.reward, backup.discount, next_value)
 
         losses = {
@@ -301,14 +297,16 @@ class ODACTorchLearner(TorchLearner):
             self._update_number, losses, targets | outcome | {"goal": batch["goal"]}
         )
         if self._log_update:
-            self._log(
-                module_id,
-                losses
-                | {"total_loss": total, "kl_weight": kl_weight}
-                | targets
-                | backup.metrics
-                | self._batch_quantities(batch, fwd_out),
-            )
+            quantities = {
+                "target": target,
+                "reward": backup.reward,
+                "discount": backup.discount,
+                "effective_horizon": effective_horizon(backup.discount),
+                **backup.metrics,
+                **self._batch_quantities(batch, fwd_out),
+            }
+            losses |= {"total_loss": total, "kl_weight": kl_weight}
+            self._log(module_id, losses | quantities | quantiles(quantities))
         return total
 
     def _batch_quantities(
@@ -326,6 +324,7 @@ class ODACTorchLearner(TorchLearner):
             "policy_kl": fwd_out["policy_kl"],
             "log_prob_next": fwd_out["log_prob_next"],
             "dynamics_scale": fwd_out["log_scale"].exp(),
+            "relabelled_share": batch["relabelled"].double(),
             # Relabelled goals that are reached already teach little.
             "trivial_goal_share": reached.double().mean() if len(reached) else reached.sum(),
             **(unreached if own_and_far.any() else {}),

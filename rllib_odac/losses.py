@@ -103,6 +103,32 @@ def soft_bellman_target(log_prob_goal: Tensor, next_value: Tensor, prior_discoun
     return torch.logaddexp(log_prob_goal + log_p1, next_value + log_p0)
 
 
+def effective_horizon(discount: Tensor) -> Tensor:
+    """1 / (1 − q_Δ(0)): the expected number of steps until Δ = 1 if q_Δ stays as it is. (B,)
+
+    Finite always: 1 − q_Δ(0) counts as no less than the precision of the discount's type.
+    """
+    return 1 / (1 - discount).clamp_min(torch.finfo(discount.dtype).eps)
+
+
+def termination_probabilities(discount: Tensor) -> Tensor:
+    """q_T of an episode, from the dynamic discounts along it.
+
+    q_T(t) = q_Δ(1 | s_t, a_t) · Π_{i<t} q_Δ(0 | s_i, a_i)   (paper, section 3: T is the first t
+    with Δ = 1). With q_Δ(0) = p0 everywhere it is the geometric prior (1 − p0) p0^t.
+
+    Args:
+        discount: (..., N) q_Δ(0) at the steps t = 0 … N − 1, in time order.
+
+    Returns:
+        (..., N + 1) q_T(0) … q_T(N − 1) and, last, Π_i q_Δ(0 | s_i, a_i): the probability that the
+        outcome comes about after the episode's end. They sum to one.
+    """
+    going_on = discount.cumprod(-1)
+    before = torch.cat([torch.ones_like(discount[..., :1]), going_on], dim=-1)
+    return torch.cat([before[..., :-1] * (1 - discount), before[..., -1:]], dim=-1)
+
+
 def action_prior_kl(
     log_prob: Tensor, actions: Tensor, action_prior: Distribution | None = None
 ) -> Tensor:

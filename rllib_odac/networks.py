@@ -203,6 +203,21 @@ class GoalDynamics(nn.Module):
             log_prob = -(0.5 * standard.square() + log_scale) - 0.5 * math.log(2 * math.pi)
         return self._mix(log_prob.sum(-1))
 
+    def central_probability(self, delta: Tensor, log_scale: Tensor) -> Tensor:
+        """Probability of the central interval that ends where a deviation lies, in [0, 1).
+
+        Each coordinate by itself, under the learned component, which the background is no part of.
+        Of deviations that follow this component they are uniformly distributed.
+
+        Args:
+            delta: (..., G) as of `log_prob`.
+            log_scale: (..., G) log b.
+        """
+        standard = delta.abs() * torch.exp(-log_scale)
+        if self.distribution == "laplace":
+            return -torch.expm1(-standard)
+        return torch.erf(standard / math.sqrt(2))
+
     @property
     def max_log_prob(self) -> float:
         """Largest value that `log_prob` can take: no value function can exceed it."""

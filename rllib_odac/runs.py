@@ -1,7 +1,8 @@
 """A training run in a directory: what `odac train` does, for Python users too.
 
 config.json          what was asked for
-progress.csv         one row an iteration
+progress.csv         one row an iteration; `metrics` says what each column means
+tensorboard/         the same as event files
 checkpoints/         the newest whole checkpoints, named by environment steps
 checkpoint_final/    the last one
 learning_curve.png   success and distance over steps
@@ -25,23 +26,21 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from rllib_odac import metrics
 from rllib_odac.checkpoints import checkpoints_of_run, read_manifest, restore_newest
 from rllib_odac.cluster import Processes, check_room, join_or_start, num_cpus, processes
 from rllib_odac.faults import InterruptedRun
 from rllib_odac.run_spec import RunSpec, read_spec
 
 if TYPE_CHECKING:
+    from tensorboardX import SummaryWriter
+
     from rllib_odac.algorithm import ODAC
 
 __all__ = ["FIGURES", "PROGRESS_COLUMNS", "Run", "RunSpec", "read_spec"]
 
-FIGURES = ("success_rate", "final_distance", "normalized_distance")
-LEARNING = (
-    "critic_loss", "policy_loss", "dynamics_loss", "temperature_loss", "q_value", "reward",
-    "discount", "discount_kl", "log_prob_goal", "log_prob_next", "dynamics_scale", "kl_weight",
-    "policy_kl", "trivial_goal_share", "unreached_value",
-)  # fmt: skip
-PROGRESS_COLUMNS = ("iteration", "env_steps", "updates", "wall_s", *FIGURES, *LEARNING)
+FIGURES, LEARNING = tuple(metrics.FIGURES), tuple(metrics.LEARNING)
+PROGRESS_COLUMNS = tuple(metrics.METRICS)
 CHECKPOINTS_KEPT = 2
 LEARNER_FAILURES = 3  # in a row, without a new checkpoint in between, that a run goes on after
 
@@ -167,11 +166,14 @@ class Run:
         return self._algorithm is not None
 
     def _train_until_a_learner_dies(self) -> dict[str, Any]:
+        from rllib_odac.tensorboard import open_writer
+
         algorithm = self._config.build_algo()
         try:
             self._restore(algorithm)
             self._algorithm = algorithm
-            self._train(algorithm)
+            with open_writer(self.out / "tensorboard", algorithm.env_steps) as board:
+                self._train(algorithm, board)
             self._algorithm = None  # what is left is quickly done
             return self._finish(algorithm)
         except Exception as error:
@@ -194,7 +196,9 @@ class Run:
                 algorithm.forget_samples()
                 self._checkpoint(algorithm, self._checkpoint_path(algorithm.env_steps))
 
-    def _train(self, algorithm: ODAC) -> None:
+    def _train(self, algorithm: ODAC, board: SummaryWriter) -> None:
+        from rllib_odac.tensorboard import write_scalars
+
         start = time.perf_counter() - (self.rows[-1]["wall_s"] if self.rows else 0.0)
         saved = algorithm.env_steps
         algorithm.end_at(self.spec.steps)
@@ -217,6 +221,7 @@ class Run:
             row["wall_s"] = round(time.perf_counter() - start, 2)
             self.rows.append({name: row.get(name) for name in PROGRESS_COLUMNS})
             self._write_progress()
+            write_scalars(board, self.rows[-1])
             self.on_row(self.rows[-1])
             if solved or algorithm.env_steps >= self.spec.steps:
                 return

@@ -7,9 +7,11 @@ import os
 import typer
 
 from rllib_odac.cli.environments import envs, render
+from rllib_odac.cli.inspect import inspect
 from rllib_odac.cli.policies import export
 from rllib_odac.cli.runs import evaluate, train
 from rllib_odac.cli.studies import compare, study
+from rllib_odac.metrics import as_help
 
 app = typer.Typer(
     help="Outcome-Driven Actor-Critic: train agents that reach goals without a hand-made reward.",
@@ -17,7 +19,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (train, evaluate, export, study, compare, envs, render):
+app.command(epilog=as_help())(train)
+for command in (evaluate, inspect, export, study, compare, envs, render):
     app.command()(command)
 
 

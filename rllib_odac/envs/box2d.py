@@ -134,6 +134,11 @@ class _Box2DTask:
         self._xy: FloatArray | None = None  # replaced at every step, never changed in place
         self._goal: FloatArray = np.zeros(2, dtype=np.float32)
 
+    @property
+    def regions(self) -> FloatArray:
+        """Where the ball's centre cannot be, (W, 2, 2); see `blocked_regions`."""
+        return self._regions
+
     def compute_reward(
         self, achieved_goal: ArrayLike, desired_goal: ArrayLike, info: Any = None
     ) -> FloatArray:

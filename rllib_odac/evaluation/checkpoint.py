@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,30 @@ from ray.rllib.core import DEFAULT_MODULE_ID as MODULE
 from rllib_odac.checkpoints import checked
 from rllib_odac.config import ODACConfig
 from rllib_odac.env_runner import GoalEnvRunner
+from rllib_odac.episodes import COLUMNS, GoalEpisode
 from rllib_odac.evaluation.evaluate import held_out_seeds, summarize
 from rllib_odac.evaluation.plots import plot_distances
 from rllib_odac.evaluation.video import Frame, picture_strip, record_video, render_frame
+from rllib_odac.rl_module import ODACRLModule
+
+
+@dataclass
+class FollowedEpisode:
+    """One deterministic episode as it was.
+
+    Attributes:
+        seed: The environment's.
+        episode: T steps.
+        distances: (T + 1,) to the goal, in the task's units.
+        success: Whether the goal is reached at the end.
+        frames: (T + 1,) pictures, or none.
+    """
+
+    seed: int
+    episode: GoalEpisode
+    distances: list[float]
+    success: bool
+    frames: list[Frame]
 
 
 class CheckpointPolicy:
@@ -36,8 +58,7 @@ class CheckpointPolicy:
         runner_config = self.config.copy(copy_frozen=False)
         runner_config.env_runners(num_env_runners=0)
         self.runner = GoalEnvRunner(config=runner_config, worker_index=0)
-        module = path / COMPONENT_LEARNER_GROUP / COMPONENT_LEARNER / COMPONENT_RL_MODULE / MODULE
-        self.runner.module.restore_from_path(module)
+        self.runner.module.restore_from_path(_module_path(path))
 
     def evaluate(self, num_episodes: int, seed: int = 0) -> dict[str, float]:
         """Acts deterministically on held-out goals; the figures are those of `summarize`."""
@@ -61,38 +82,57 @@ class CheckpointPolicy:
         seeds = held_out_seeds(num_episodes, seed)
         strip = path.with_suffix(".png")
         try:
-            episodes = [self._follow(seed, film=True) for seed in seeds]
+            films = [self.follow(seed, film=True) for seed in seeds]
         except RuntimeError as error:
             print(f"warning: {error}", file=sys.stderr)
-            lines = [self._follow(seed)[1] for seed in seeds]
+            lines = [self.follow(seed).distances for seed in seeds]
             plot_distances(lines, strip, f"{self.config.env}, held-out goals")
             return [strip]
-        frames, distances = episodes[0]
-        picture_strip(strip, frames[: _arrival(distances) + 1])
+        picture_strip(strip, films[0].frames[: _arrival(films[0].distances) + 1])
         if path == strip:
             return [strip]
-        record_video(path, [frame for frames, _ in episodes for frame in frames], fps=25)
+        record_video(path, [frame for film in films for frame in film.frames], fps=25)
         return [path, strip]
 
-    def _follow(self, seed: int, film: bool = False) -> tuple[list[Frame], list[float]]:
-        """Frames, if wanted, and distances to the goal of one deterministic episode."""
+    def follow(
+        self, seed: int, film: bool = False, options: dict[str, Any] | None = None
+    ) -> FollowedEpisode:
+        """Acts deterministically for one episode.
+
+        Args:
+            seed: The environment's.
+            film: Whether to take pictures.
+            options: What `reset` may be asked for besides.
+
+        Raises:
+            RuntimeError: MuJoCo finds no OpenGL library to film with.
+        """
         env: Any = self.config.make_env(render_mode="rgb_array" if film else None)
         frames: list[Frame] = []
         distances: list[float] = []
+        states: list[dict[str, Any]] = []
+        actions: list[Any] = []
+        terminated = ended = False
         try:
-            state, info = env.reset(seed=seed)
-            ended = False
+            state, info = env.reset(seed=seed, options=options)
             while True:
                 way = state["achieved_goal"] - state["desired_goal"]
                 distances.append(float(info.get("final_distance", np.linalg.norm(way))))
+                states.append({name: np.array(state[name], np.float32).ravel() for name in COLUMNS})
                 if film:
                     frames.append(render_frame(env))
                 if ended:
-                    return frames, distances
-                state, _, terminated, truncated, info = env.step(self.runner.act(state))
+                    break
+                unit_action, action = self.runner.decide(state)
+                actions.append(unit_action)
+                state, _, terminated, truncated, info = env.step(action)
                 ended = terminated or truncated or len(distances) == self.config.max_episode_steps
         finally:
             env.close()
+        columns = {name: np.stack([state[name] for state in states]) for name in COLUMNS}
+        episode = GoalEpisode(**columns, actions=np.stack(actions), terminated=bool(terminated))
+        success = bool(info.get("is_success", info.get("success", False)))
+        return FollowedEpisode(seed, episode, distances, success, frames)
 
 
 def _arrival(distances: list[float]) -> int:
@@ -100,6 +140,25 @@ def _arrival(distances: list[float]) -> int:
     start, end = distances[0], distances[-1]
     near = [abs(distance - end) <= 0.03 * abs(start - end) for distance in distances]
     return max(near.index(True), 5)
+
+
+def checkpoint_module(path: Path) -> ODACRLModule:
+    """The learner's whole module of a checkpoint: policy, critics, dynamics and normalisers.
+
+    Raises:
+        ValueError: If there is no checkpoint of ODAC in that directory, or it is damaged.
+    """
+    path = Path(checked(path)[0].path)
+    try:
+        module: ODACRLModule = ODACRLModule.from_checkpoint(_module_path(path))
+    except Exception as error:
+        raise ValueError(f"The checkpoint '{path}' is damaged: {error}") from error
+    return module
+
+
+def _module_path(path: Path) -> Path:
+    parts = (COMPONENT_LEARNER_GROUP, COMPONENT_LEARNER, COMPONENT_RL_MODULE, MODULE)
+    return path.absolute().joinpath(*parts)
 
 
 def checkpoint_config(path: Path) -> ODACConfig:

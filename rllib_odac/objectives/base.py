@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rllib_odac.goals import RelabelStrategy
+from rllib_odac.losses import soft_value
 
 if TYPE_CHECKING:
     from rllib_odac.config import ODACConfig
@@ -57,11 +58,14 @@ class Objective(ABC):
         relabel: Where the goals of a batch come from, unless the configuration says otherwise.
         extra_goals: Achieved goals (B, G) that a batch brings along besides `goal`: the name of
             the column and where they come from.
+        reward_is_local: Whether a transition and its goal alone decide the reward, whatever else
+            is in the batch.
     """
 
     uses_dynamics: ClassVar[bool] = False
     relabel: ClassVar[Mapping[str, float]] = {"future": 0.8, "own": 0.2}
     extra_goals: ClassVar[Mapping[str, RelabelStrategy]] = {}
+    reward_is_local: bool = True
 
     @classmethod
     def settings(cls, config: ODACConfig) -> dict[str, Any]:
@@ -122,3 +126,26 @@ class Objective(ABC):
     def bound_next_q(self, outputs: Mapping[str, Tensor]) -> Tensor:
         """(B,) Q̂(s', a', g) of the target critics, moved into bounds known for each of them."""
         return outputs["next_q"]
+
+    def infer(
+        self,
+        batch: Mapping[str, Tensor],
+        outputs: Mapping[str, Tensor],
+        value_bounds: tuple[float | None, float | None],
+    ) -> tuple[Tensor, Backup]:
+        """What critics learn from: V̂(s', g) of the target networks, and the backup that it gives.
+
+        Args:
+            batch: A relabelled replay batch.
+            outputs: What `ODACRLModule.forward_train` made of it.
+            value_bounds: See `value_bounds`.
+
+        Returns:
+            (B,) values within the bounds, and the backup.
+        """
+        kl_weight = outputs["log_kl_weight"].detach().exp()
+        next_value = soft_value(self.bound_next_q(outputs), outputs["next_kl"], kl_weight)
+        low, high = value_bounds
+        if low is not None or high is not None:
+            next_value = next_value.clamp(low, high)
+        return next_value, self.backup({**batch, **outputs}, next_value)

@@ -74,6 +74,7 @@ class DISCERNObjective(Objective):
         self.num_decoys = num_decoys
         self.sharpness = num_decoys + 1 if sharpness is None else sharpness
         self.reward = reward
+        self.reward_is_local = reward == "clipped"  # else goals of other rows are the decoys
         self.embedding_dim = embedding_dim
         self.discount = discount
 

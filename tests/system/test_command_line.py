@@ -12,8 +12,11 @@ import sys
 import time
 from pathlib import Path
 
+import imageio.v2 as imageio
 import pandas as pd
 import pytest
+
+from tests.made_up import read_scalars
 
 pytestmark = pytest.mark.system
 
@@ -87,6 +90,72 @@ def test_evaluate_prints_one_object_and_repeats_itself(finished_run, tmp_path):
     assert (tmp_path / "film.png").read_bytes().startswith(b"\x89PNG")
     other = json.loads(odac(*arguments, "--episodes", 7, "--seed", 1).stdout)
     assert other["num_episodes"] == 7
+
+
+@pytest.fixture(scope="module")
+def inspected(finished_run, tmp_path_factory):
+    out = tmp_path_factory.mktemp("inspected") / "new"
+    arguments = ("inspect", finished_run[0] / "checkpoint_final", "--episodes", 6, "--json")
+    return out, odac(*arguments, "--out", out)
+
+
+def test_inspect_draws_what_was_inferred(inspected):
+    out, process = inspected
+    assert process.stderr == ""
+    result = json.loads(process.stdout)
+    assert result["missing"] == []
+    assert 0 < result["discount_mean"] <= 0.951
+    assert 0 <= result["coverage_50"] <= result["coverage_90"] <= 1
+    files = [Path(file) for file in result["files"]]
+    names = {file.stem for file in files if not file.stem.startswith("episode_")}
+    assert names == {"report", "fields", "termination", "calibration", "value"}
+    assert len(files) in (6, 7)  # an episode that reached its goal, one that did not, or both
+    pictures = [file for file in files if file.suffix == ".png"]
+    assert all(file.read_bytes().startswith(b"\x89PNG") for file in pictures)
+    assert (out / "report.html").read_text().count("data:image/png;base64,") == len(pictures)
+
+
+def test_a_browser_shows_every_picture_of_the_page(inspected, tmp_path):
+    chromium = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("needs a Chromium to open the page in")
+    out, _ = inspected
+    page = (out / "report.html").read_text()
+    # The page itself runs nothing: a copy of it says what the browser made of the pictures.
+    script = (
+        "<script>onload = () => document.title = "
+        "[...document.images].map(i => i.naturalWidth > 500).join()</script>"
+    )
+    (tmp_path / "copy.html").write_text(page + script)
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=1000,1400"]
+    options.append(f"--user-data-dir={tmp_path / 'profile'}")
+    shown = subprocess.run(
+        [chromium, *options, "--dump-dom", (tmp_path / "copy.html").as_uri()],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    title = shown.stdout.partition("<title>")[2].partition("</title>")[0]
+    assert title.split(",") == ["true"] * page.count("<img")
+    for scheme, brightness in (("light", 200), ("dark", 160)):
+        picture = tmp_path / f"{scheme}.png"
+        flags = ["--force-dark-mode"] if scheme == "dark" else []
+        subprocess.run(
+            [chromium, *options, *flags, f"--screenshot={picture}", (out / "report.html").as_uri()],
+            capture_output=True, timeout=120, check=True,
+        )  # fmt: skip
+        margin = imageio.imread(picture)[:20, :, :3]
+        assert (margin.mean() > brightness) == (scheme == "light")
+
+
+def test_a_run_writes_event_files(finished_run):
+    out, _ = finished_run
+    scalars = read_scalars(out / "tensorboard")
+    progress, _ = read_run(out)
+    for column in ("discount_p10", "effective_horizon", "relabelled_share", "log_prob_goal_p90"):
+        rows = progress[progress[column].notna()]
+        values = dict(zip(rows["env_steps"], rows[column], strict=True))
+        assert scalars[f"learning/{column}"] == pytest.approx(values, rel=1e-5)
+        assert len(values) >= 3
+    assert list(scalars["evaluation/success_rate"]) == progress["env_steps"].tolist()
 
 
 def test_resuming_a_finished_run_does_nothing(finished_run):
@@ -250,6 +319,8 @@ def test_envs_lists_our_own_and_the_robots():
         (["train", "FetchReach-v4", "--out", "/proc/x"], "out is '/proc/x', which cannot be made"),
         (["train", "nosuchmodule:Env-v0"], "needs the package 'nosuchmodule'"),
         (["evaluate", "nowhere"], "nowhere' is no whole checkpoint"),
+        (["inspect", "nowhere", "--out", "x"], "nowhere' is no whole checkpoint"),
+        (["inspect", "x", "--out", "x", "--episodes", "0"], "episodes is 0, but must be at least"),
     ],
 )
 def test_bad_input_gets_one_sentence(tmp_path, arguments, sentence):
