@@ -114,7 +114,7 @@ class CriticEnsemble(nn.Module):
             layers = [(weight.detach(), bias.detach()) for weight, bias in layers]
         weight, bias = layers[0]
         if frozen:  # apart, or the gradient of the inputs would be computed, only to be dropped
-            weights = weight.split([inputs.shape[-1], actions.shape[-1]], dim=1)
+            weights = torch.split(weight, [inputs.shape[-1], actions.shape[-1]], dim=1)
             bias = torch.baddbmm(bias, self._for_each(inputs), weights[0])
             hidden = torch.baddbmm(bias, self._for_each(actions), weights[1])
         else:
