@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SCHEDULERS = ("asha", "pbt", "none")
 SEARCHERS = ("random", "optuna")
 MAX_FAILURES = 3  # of a trial, each retried from its newest checkpoint
-CHECKPOINTS_KEPT = 2
+CHECKPOINTS_KEPT = 4  # more than come about between two notes of Tune, which may need the oldest
 CHECKPOINTS_KEPT_IN_POPULATION = 6  # others may be about to take over one that is not the newest
 SNAPSHOT_S = "2"  # seconds; what is lost of the driver's own notes when it is killed
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
