@@ -273,11 +273,15 @@ def driver_outcome(options: argparse.Namespace, out: Path, rows: list[Row]) -> d
     subprocess.run([*command(options, out), "--resume"], check=True, stdout=subprocess.DEVNULL)
     whole = out.with_name("undisturbed")
     subprocess.run(command(options, whole), check=True, stdout=subprocess.DEVNULL)
-    ours, theirs = (
-        pd.read_csv(run / "progress.csv").drop(columns="wall_s") for run in (out, whole)
-    )
-    summary = json.loads((out / "summary.json").read_text())
-    horizon = EVERY + 100  # steps between checkpoints, and of a round
+    progress = [pd.read_csv(run / "progress.csv") for run in (out, whole)]
+    return judge_driver(rows, *progress, json.loads((out / "summary.json").read_text()))
+
+
+def judge_driver(
+    rows: list[Row], killed: pd.DataFrame, whole: pd.DataFrame, summary: Row
+) -> dict[str, Any]:
+    """What a killed run came to, beside the progress of one that nobody killed."""
+    ours, theirs = (progress.drop(columns="wall_s") for progress in (killed, whole))
     lost = [max(0, row["env_steps_reported"] - row["env_steps_saved"]) for row in rows]
     checks = {
         "it ends as a run that nobody killed": ours.equals(theirs),
@@ -285,7 +289,7 @@ def driver_outcome(options: argparse.Namespace, out: Path, rows: list[Row]) -> d
         "no checkpoint is lost": all(
             row["env_steps_saved"] >= row["env_steps_saved_before"] for row in rows
         ),
-        "no more is lost than since the last checkpoint": max(lost) <= horizon,
+        "no more is lost than since the last checkpoint": max(lost) <= EVERY + 100,  # of a round
     }
     return {
         "kills_before_the_end": len(rows),

@@ -114,6 +114,8 @@ class ResumableAlgorithm(Algorithm):
         """
         if self.env_runner_group.num_remote_env_runners() == 0:
             dropped = self.env_runner.drop_open_episodes()
+            # Before the first update it has not heard yet what learners know of its observations.
+            self.sync_weights()
             self._count_dropped(dropped)
             return dropped, 0
         counts = self.env_runner_group.foreach_env_runner(

@@ -112,6 +112,19 @@ def test_a_restored_run_goes_on_bit_for_bit(ray_cluster, tmp_path, env, more):
         algo.stop()
 
 
+def test_a_run_restored_before_its_first_update_goes_on_bit_for_bit(ray_cluster, tmp_path):
+    config = small_config("FetchReach-v4", num_steps_before_learning=400)
+    algorithm, other = config.build_algo(), config.build_algo()
+    algorithm.train()
+    assert algorithm.updates == 0
+    algorithm.save_to_path(str(tmp_path / "checkpoint"))
+    other.restore_from_path(str(tmp_path / "checkpoint"))
+    assert figures(algorithm.train()) == figures(other.train())
+    assert_equal(snapshot(algorithm), snapshot(other))
+    for algo in (algorithm, other):
+        algo.stop()
+
+
 def test_a_learning_rate_schedule_follows_the_environment_steps(ray_cluster):
     algorithm = small_config(lr=[[0, 1e-3], [400, 1e-3], [1200, 1e-4]]).build_algo()
     rates = []
