@@ -88,7 +88,7 @@ class CheckpointPolicy:
             lines = [self.follow(seed).distances for seed in seeds]
             plot_distances(lines, strip, f"{self.config.env}, held-out goals")
             return [strip]
-        picture_strip(strip, films[0].frames[: _arrival(films[0].distances) + 1])
+        picture_strip(strip, films[0].frames[: arrival(films[0].distances) + 1])
         if path == strip:
             return [strip]
         record_video(path, [frame for film in films for frame in film.frames], fps=25)
@@ -135,7 +135,7 @@ class CheckpointPolicy:
         return FollowedEpisode(seed, episode, distances, success, frames)
 
 
-def _arrival(distances: list[float]) -> int:
+def arrival(distances: list[float]) -> int:
     """The step at which nearly all of the way is made; what follows looks all the same."""
     start, end = distances[0], distances[-1]
     near = [abs(distance - end) <= 0.03 * abs(start - end) for distance in distances]

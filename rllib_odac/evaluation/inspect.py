@@ -16,6 +16,7 @@ from rllib_odac.evaluation import inference_plots as plots
 from rllib_odac.evaluation.checkpoint import (
     CheckpointPolicy,
     FollowedEpisode,
+    arrival,
     checkpoint_module,
 )
 from rllib_odac.evaluation.evaluate import held_out_seeds
@@ -176,11 +177,12 @@ class _Inspection:
         for index in [*reached[:1], *failed[:1]]:
             followed = self.followed[index]
             outcome = "reached" if followed.success else "not reached"
+            steps = min(len(followed.distances) - 1, max(10, 2 * arrival(followed.distances)))
             plots.plot_episode(
-                self.quantities[index],
-                followed.distances,
+                {name: values[:steps] for name, values in self.quantities[index].items()},
+                followed.distances[: steps + 1],
                 self.success_distance,
-                self.film(followed.seed),
+                self.film(followed.seed)[: steps + 1],
                 self.unit,
                 self.place_unit,
                 f"held-out goal {index + 1}, {outcome} at the end",
