@@ -135,6 +135,7 @@ def test_a_full_disk_ends_a_run_in_one_sentence(tmp_path):
         process = odac(*arguments, *wide, "--out", disk / "run", check=False)
         assert process.returncode == 2
         assert re.fullmatch(
+            r"stopped at \d+ environment steps; go on with: odac train .*\n"
             r"error: The checkpoint '.*' cannot be written \(No space left on device\); nothing of "
             r"it is left, and earlier ones are as they were\.\n",
             process.stderr,

@@ -49,9 +49,9 @@ def test_an_own_objective(run):
 
 
 def test_resuming(run):
-    first, second, result = run("resume.py", "--steps", 400)  # asserts that nothing differs
-    assert first.endswith(": 400 steps, 0 updates")
-    assert second == "800 steps, 150 updates"
+    first, second, result = run("resume.py", "--steps", 600)  # asserts that nothing differs
+    assert first.endswith(": 600 steps, 50 updates")
+    assert second == "1200 steps, 350 updates"
     assert result.endswith("reached, with the break and without")
 
 
