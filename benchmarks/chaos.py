@@ -46,9 +46,8 @@ import torch
 from ray.cluster_utils import Cluster
 
 from rllib_odac import ODACConfig
-from rllib_odac.algorithm import ODAC, UPDATES_PER_CALL
+from rllib_odac.algorithm import ODAC
 from rllib_odac.learner import ODACTorchLearner
-from rllib_odac.pipeline import CALLS_AHEAD
 
 NODES = 3
 STORE = 80 * 2**20  # bytes of each node's object store
@@ -149,9 +148,10 @@ def env_runners_outcome(algorithm: ODAC, options: argparse.Namespace) -> dict[st
         algorithm.config,
         algorithm.env_steps - algorithm.config.num_steps_before_learning,
     )
-    # With a killed env runner: episodes going on, and what waits for as many calls of the learner.
+    # With a killed env runner: episodes going on, and those that no learner has fetched, which may
+    # be as far behind as it is allowed to.
     horizon = config.environment_facts["max_episode_steps"]
-    waiting = (CALLS_AHEAD + 1) * UPDATES_PER_CALL / config.updates_per_env_step
+    waiting = config.max_weight_lag / config.updates_per_env_step
     most_lost = losses.env_runners_lost * (ENVS * horizon + waiting)
     checks = {
         "every step is accounted for": algorithm.env_steps

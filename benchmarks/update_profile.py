@@ -91,6 +91,7 @@ def profile_update(
         module.prepare(learner.replay.sample(UPDATES_PER_DRAW * size))
         torch.randn(UPDATES_PER_DRAW, 2, size, module.action_dim)
 
+    learner._log_update = False  # as in all updates of a call but the last
     torch.set_flush_denormal(True)
     _microseconds(update, 50)  # warms up
     whole = _microseconds(update, repeats)
