@@ -8,6 +8,7 @@ that stays on its device, as for automatic mixed precision: nobody waits for it.
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 from collections.abc import Mapping
@@ -59,7 +60,7 @@ class DivergenceGuard:
         Raises:
             FloatingPointError: If the loss is read at once and not finite.
         """
-        total = torch.stack(list(losses.values())).sum()
+        total = functools.reduce(torch.add, losses.values())
         self._unread.append(_Update(number, losses, total.detach(), quantities))
         if self._reads_at_once:
             self.read()

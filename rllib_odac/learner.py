@@ -345,7 +345,17 @@ class ODACTorchLearner(TorchLearner):
     def _compute_off_policyness(self, batch: dict[str, Any]) -> None:
         pass  # RLlib would log, at every update, what a replay batch does not carry
 
-    # RLlib regroups all gradients by optimizer twice an update; without clipping there is no need.
+    # RLlib regroups all gradients by optimizer twice an update; without clipping there is no need,
+    # nor for the optimizer to look for those of the update before.
+
+    @override(TorchLearner)
+    def compute_gradients(
+        self, loss_per_module: dict[str, Tensor], **kwargs: Any
+    ) -> dict[Any, Tensor]:
+        for parameter in self._params.values():
+            parameter.grad = None
+        loss_per_module[DEFAULT_MODULE_ID].backward()
+        return {name: parameter.grad for name, parameter in self._params.items()}
 
     @override(Learner)
     def postprocess_gradients(self, gradients_dict: dict[Any, Tensor]) -> dict[Any, Tensor]:

@@ -74,12 +74,16 @@ def quantiles(quantities: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Scalars `name_p10`, `_p50` and `_p90` of each quantity (B, ...) in `DISTRIBUTED`."""
     import torch
 
+    found = {n: quantities[n].detach().double().flatten() for n in DISTRIBUTED if n in quantities}
+    by_size: dict[int, list[str]] = {}
+    for name, values in found.items():
+        by_size.setdefault(len(values), []).append(name)
     result: dict[str, Tensor] = {}
-    for name in DISTRIBUTED:
-        if name in quantities:
-            values = quantities[name].detach().double().flatten()
-            found = torch.quantile(values, values.new_tensor(list(QUANTILES.values())))
-            result |= {f"{name}_{suffix}": found[i] for i, suffix in enumerate(QUANTILES)}
+    for names in by_size.values():  # one call for all that are alike
+        values = torch.stack([found[name] for name in names])
+        levels = torch.quantile(values, values.new_tensor(list(QUANTILES.values())), dim=1)
+        for suffix, row in zip(QUANTILES, levels, strict=True):
+            result |= {f"{name}_{suffix}": row[i] for i, name in enumerate(names)}
     return result
 
 

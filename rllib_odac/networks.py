@@ -279,7 +279,7 @@ class RunningNormalizer(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """Normalises (..., dim) values."""
-        return ((values - self.mean) / self.std).clamp(-self.clip, self.clip)
+        return (values - self.mean).div_(self.std).clamp_(-self.clip, self.clip)
 
 
 def policy_inputs(

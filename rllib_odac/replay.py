@@ -213,8 +213,10 @@ class GoalReplay:
             goal_row = torch.where(strategy == index, candidate, goal_row)
         relabelled = strategy != list(RelabelStrategy).index(RelabelStrategy.OWN)
 
-        observation, achieved_goal, desired_goal, actions = self._gather(row)
-        next_observation, next_achieved_goal, _, _ = self._gather(row + 1)
+        slot = row % self.capacity
+        next_slot = (slot + 1).masked_fill_(slot == self.capacity - 1, 0)
+        observation, achieved_goal, desired_goal, actions = self._gather(slot)
+        next_observation, next_achieved_goal, _, _ = self._gather(next_slot)
         goal = torch.where(relabelled.unsqueeze(-1), self._achieved(goal_row), desired_goal)
         batch = {
             "observation": observation,
@@ -303,8 +305,8 @@ class GoalReplay:
         picked = torch.multinomial(rarity, count, replacement=True, generator=self.generator)
         return goals[picked]
 
-    def _gather(self, row: Tensor) -> tuple[Tensor, ...]:
-        states = self._states.index_select(0, row % self.capacity)
+    def _gather(self, slot: Tensor) -> tuple[Tensor, ...]:
+        states = self._states.index_select(0, slot)
         return torch.split(states, [values.shape[1] for values in self._columns.values()], dim=-1)
 
     def _draw_entry(self, fraction: Tensor) -> Tensor:

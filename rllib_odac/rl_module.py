@@ -75,6 +75,8 @@ class ODACRLModule(TorchRLModule, InferenceOnlyAPI):
             learned=config["learn_dynamics"],
             fixed_scale=config["fixed_dynamics_scale"],
         )
+        # Modules look their parameters up by name, which at every update is a part of its time.
+        self._averaged = list(self.target_critic.parameters()), list(self.critic.parameters())
         self.objective_networks = self.objective.build_networks(
             self.goal_dim, state_dim + self.action_dim, hidden
         )
@@ -135,15 +137,15 @@ class ODACRLModule(TorchRLModule, InferenceOnlyAPI):
         self, observation: Tensor, achieved_goal: Tensor, actions: Tensor
     ) -> Tensor:
         """(B, D + G + A) normalised state and action; the goal has no part in the dynamics."""
+        normalized = self.observation_normalizer(observation)
+        return self._dynamics_inputs(normalized, achieved_goal, actions)
+
+    def _dynamics_inputs(
+        self, normalized: Tensor, achieved_goal: Tensor, actions: Tensor
+    ) -> Tensor:
         clip = self.observation_normalizer.clip
-        return torch.cat(
-            [
-                self.observation_normalizer(observation),
-                self.normalize_goal(achieved_goal).clamp(-clip, clip),
-                actions,
-            ],
-            dim=-1,
-        )
+        place = self.normalize_goal(achieved_goal).clamp(-clip, clip)
+        return torch.cat([normalized, place, actions], dim=-1)
 
     # Acting ---------------------------------------------------------------------------------------
 
@@ -190,10 +192,12 @@ class ODACRLModule(TorchRLModule, InferenceOnlyAPI):
         """
         observation, achieved = batch["observation"], batch["achieved_goal"]
         next_achieved, goal = batch["next_achieved_goal"], batch["goal"]
+        inputs = self.policy_inputs(observation, achieved, goal)
+        normalized = inputs[:, : observation.shape[-1]]
         return batch | {
-            "inputs": self.policy_inputs(observation, achieved, goal),
+            "inputs": inputs,
             "next_inputs": self.policy_inputs(batch["next_observation"], next_achieved, goal),
-            "dynamics_inputs": self.dynamics_inputs(observation, achieved, batch["actions"]),
+            "dynamics_inputs": self._dynamics_inputs(normalized, achieved, batch["actions"]),
             "way_made": (next_achieved - achieved) / self.goal_scale,
             "way_wanted": (goal - achieved) / self.goal_scale,
         }
@@ -251,6 +255,4 @@ class ODACRLModule(TorchRLModule, InferenceOnlyAPI):
     @torch.no_grad()
     def update_targets(self, tau: float) -> None:
         """Polyak averaging of the target critics towards the critics."""
-        torch._foreach_lerp_(
-            list(self.target_critic.parameters()), list(self.critic.parameters()), tau
-        )
+        torch._foreach_lerp_(*self._averaged, tau)

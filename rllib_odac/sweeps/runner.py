@@ -220,7 +220,7 @@ def _new_tuner(sweep: Sweep, verbose: int) -> Any:
     else:
         drawn = search.draw_configurations(study, sweep.trials, sweep.seed)
         searcher = search.given_configurations(drawn, seeds)
-        space |= search.tune_space(study, seeds)
+        space |= search.given_space(drawn, seeds)
     base = study.base
     kept = CHECKPOINTS_KEPT if sweep.scheduler != "pbt" else CHECKPOINTS_KEPT_IN_POPULATION
     return tune.Tuner(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import pickle
 from collections.abc import Mapping, Sequence
@@ -32,15 +33,33 @@ def draw_configurations(study: SweepStudy, number: int, seed: int) -> list[dict[
 def given_configurations(
     configurations: Sequence[Mapping[str, Any]], seeds: Sequence[int]
 ) -> BasicVariantGenerator:
-    """Each of the configurations with each of the seeds, in this order."""
-    points = [{**each, "seed": seed} for each in configurations for seed in seeds]
+    """Each of the configurations, by its number, with each of the seeds, in this order."""
+    points = [
+        {"configuration": number, "seed": seed}
+        for number in range(len(configurations))
+        for seed in seeds
+    ]
     return BasicVariantGenerator(points_to_evaluate=points)
 
 
-def tune_space(study: SweepStudy, seeds: Sequence[int]) -> dict[str, Any]:
-    """The space as Tune's domains, which `given_configurations` fills in."""
-    space = {name: domain.to_tune() for name, domain in study.space.items()}
-    return {**space, "seed": tune.choice(list(seeds))}
+def given_space(
+    configurations: Sequence[Mapping[str, Any]], seeds: Sequence[int]
+) -> dict[str, Any]:
+    """The space as Tune's domains, which `given_configurations` fills in.
+
+    Values are looked up by the configuration's number: of a point that is given to it, Tune would
+    take lists apart (a learning rate's schedule, layers' widths) and compare texts with numbers.
+    """
+    space = {
+        name: tune.sample_from(functools.partial(_value, configurations, name))
+        for name in configurations[0]
+    }
+    numbers = list(range(len(configurations)))
+    return {**space, "configuration": tune.choice(numbers), "seed": tune.choice(list(seeds))}
+
+
+def _value(configurations: Sequence[Mapping[str, Any]], name: str, spec: Any) -> Any:
+    return configurations[spec.config.configuration][name]
 
 
 class OptunaConfigurations(Searcher):

@@ -27,6 +27,7 @@ class SweepConfig(ODACConfig):
 
     def __init__(self, algo_class: type | None = None) -> None:
         super().__init__(algo_class=algo_class or SweepTrial)
+        self.configuration: int | None = None  # its number in the sweep
         self.budget = 100_000  # environment steps
         self.stop_success: float | None = None  # success rate that ends the trial before
         self.final_episodes = 100  # of the last evaluation

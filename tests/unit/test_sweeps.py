@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from ray import tune
 
 from rllib_odac.runs import RunSpec, read_spec
 from rllib_odac.sweeps import Sweep, open_storage, read_study
@@ -207,7 +208,26 @@ def test_random_configurations_start_with_the_base_and_can_be_repeated():
     assert len({each["lr"] for each in drawn}) == 5
     points = given_configurations(drawn, [4, 5])._points_to_evaluate
     assert [point["seed"] for point in points] == [4, 5] * 5
-    assert [point["lr"] for point in points[::2]] == [each["lr"] for each in drawn]
+    assert [point["configuration"] for point in points[::2]] == list(range(5))
+
+
+def test_tune_hands_every_trial_the_configuration_that_was_drawn_for_it():
+    from rllib_odac.sweeps.search import draw_configurations, given_configurations, given_space
+
+    # Values that are no numbers: a schedule, a word, widths of layers.
+    settings = {"lr": [[0, 1e-3], [600, 1e-4]], "kl_weight": "auto"}
+    base = RunSpec("odac/Box2D-v0", steps=1000, settings=settings)
+    study = SweepStudy(base, read_space(SPACE | {"kl_weight": {"log_uniform": [0.01, 0.1]}}))
+    drawn = draw_configurations(study, 6, seed=1)
+    assert drawn[0] | settings == drawn[0]
+    search = given_configurations(drawn, [4, 5])
+    space = given_space(drawn, [4, 5])
+    search.add_configurations(tune.Experiment("sweep", "PPO", config=space, num_samples=12))
+    trials = [search.next_trial() for _ in range(12)]
+    assert search.next_trial() is None
+    assert [trial.config["seed"] for trial in trials] == [4, 5] * 6
+    for name in drawn[0]:
+        assert [trial.config[name] for trial in trials[::2]] == [each[name] for each in drawn]
 
 
 def test_optuna_gets_the_mean_over_seeds_and_outlives_its_process(tmp_path):
