@@ -13,8 +13,9 @@ demo: $(VENV)/.installed
 		--evaluate-every 500 --out runs/demo
 	@$(PY) -m rllib_odac.cli evaluate runs/demo/checkpoint_final --video runs/demo/solved.mp4
 
+# Those that start Ray one after the other in one process, unit tests meanwhile in another.
 test: lint
-	@$(PY) -m pytest -m "not slow"
+	@$(PY) -m pytest -m "not slow" --numprocesses 2 --dist loadgroup
 
 lint: $(VENV)/.installed-dev
 	@$(PY) -m ruff check .

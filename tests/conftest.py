@@ -9,6 +9,25 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import pytest
+import torch
+
+DEVICES = [
+    "cpu",
+    pytest.param(
+        "cuda",
+        marks=[
+            pytest.mark.gpu,
+            pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU"),
+        ],
+    ),
+]
+
+
+def pytest_collection_modifyitems(items):
+    """Of several processes (`make test`), one has all tests that start Ray: they need the machine."""
+    for item in items:
+        if "ray_cluster" in item.fixturenames or item.path.parent.name != "unit":
+            item.add_marker(pytest.mark.xdist_group("ray"))
 
 
 @pytest.fixture(scope="session")

@@ -1,25 +1,21 @@
-"""The same replay on a GPU as on the CPU; "cpu" against itself shows that the test can pass."""
+"""A GPU does as the CPU does: replay and update.
+
+Each is also held against itself on the CPU, which shows, where there is no GPU, that it can pass.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
+from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rllib_odac.episodes import GoalEpisode
 from rllib_odac.replay import GoalReplay
+from tests.conftest import DEVICES
+from tests.made_up import episode, make_learner
 
 RELABEL = {"future": 0.8, "own": 0.2}
-DEVICES = [
-    "cpu",
-    pytest.param(
-        "cuda",
-        marks=[
-            pytest.mark.gpu,
-            pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU"),
-        ],
-    ),
-]
 
 
 def filled_replay(device, seed=0, episodes=20, steps=10):
@@ -68,3 +64,60 @@ def test_a_replay_saved_on_one_device_loads_on_another(source, target, tmp_path)
     assert goals.device.type == target
     if source == target:  # generators of different devices are not alike
         assert torch.equal(goals, saved.sample(50)["goal"])
+
+
+def learner_on(device, **settings):
+    """A learner with four episodes of its own making in its replay."""
+    learner = make_learner(num_gpus_per_learner=int(device == "cuda"), **settings)
+    assert learner._device.type == learner.replay.device.type == device
+    assert {parameter.device.type for parameter in learner.goal_module.parameters()} == {device}
+    return learner
+
+
+def drawn_batch(learner, size=256):
+    """A prepared batch with its noise, on the CPU."""
+    batch = learner.goal_module.prepare(learner.replay.sample(size))
+    noise = torch.randn(2, size, 2, generator=torch.Generator().manual_seed(0))
+    return {name: column.cpu() for name, column in batch.items()} | {"noise": noise}
+
+
+def updated_from(learner, batch, times):
+    """The losses of `times` updates, and the gradients of the first."""
+    module, losses, gradients = learner.goal_module, [], {}
+    batch = {name: column.to(learner._device) for name, column in batch.items()}
+    for _ in range(times):
+        _, loss, _ = learner._update({DEFAULT_MODULE_ID: dict(batch)})
+        losses.append(float(loss[DEFAULT_MODULE_ID].detach()))
+        module.update_targets(learner.config.tau)
+        if not gradients:
+            named = module.named_parameters()
+            gradients = {n: p.grad.cpu().clone() for n, p in named if p.requires_grad}
+    return losses, gradients
+
+
+@pytest.mark.parametrize("objective", ["odac", "her", "discern", "uvd"])
+@pytest.mark.parametrize("device", DEVICES)
+def test_updates_on_a_device_are_those_of_the_cpu(device, objective):
+    reference = learner_on("cpu", objective=objective)
+    learner = learner_on(device, objective=objective)
+    learner.goal_module.load_state_dict(reference.goal_module.state_dict())
+    batch = drawn_batch(reference)
+    if reference.objective.extra_goals:
+        batch["goal_noise"] = torch.randn_like(batch["goal"])
+    expected, expected_gradients = updated_from(reference, batch, times=20)
+    losses, gradients = updated_from(learner, batch, times=20)
+    assert losses[0] != losses[-1]
+    assert losses == pytest.approx(expected, rel=1e-3)  # twenty steps of Adam multiply rounding
+    assert gradients.keys() == expected_gradients.keys()
+    for name, gradient in gradients.items():
+        size = expected_gradients[name].abs().max()
+        assert (gradient - expected_gradients[name]).abs().max() <= 1e-4 * size, name
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_call_on_a_device_takes_episodes_makes_its_updates_and_tells_of_them(device):
+    learner = learner_on(device)
+    told = learner.update(episodes=[episode(9)], num_updates=20)[DEFAULT_MODULE_ID]
+    assert learner.num_updates == 20
+    assert len(learner.replay) == 100
+    assert all(np.isfinite(float(value)) for value in told.values())
