@@ -354,7 +354,7 @@ class ODACTorchLearner(TorchLearner):
     ) -> dict[Any, Tensor]:
         for parameter in self._params.values():
             parameter.grad = None
-        loss_per_module[DEFAULT_MODULE_ID].backward()
+        loss_per_module[DEFAULT_MODULE_ID].backward()  # type: ignore[no-untyped-call]
         return {name: parameter.grad for name, parameter in self._params.items()}
 
     @override(Learner)

@@ -76,7 +76,10 @@ class ODACRLModule(TorchRLModule, InferenceOnlyAPI):
             fixed_scale=config["fixed_dynamics_scale"],
         )
         # Modules look their parameters up by name, which at every update is a part of its time.
-        self._averaged = list(self.target_critic.parameters()), list(self.critic.parameters())
+        self._averaged: tuple[list[Tensor], list[Tensor]] = (
+            list(self.target_critic.parameters()),
+            list(self.critic.parameters()),
+        )
         self.objective_networks = self.objective.build_networks(
             self.goal_dim, state_dim + self.action_dim, hidden
         )
