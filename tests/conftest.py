@@ -24,7 +24,7 @@ DEVICES = [
 
 
 def pytest_collection_modifyitems(items):
-    """Of several processes (`make test`), one has all tests that start Ray: they need the machine."""
+    """Of the processes of `make test`, one has all tests that start Ray."""
     for item in items:
         if "ray_cluster" in item.fixturenames or item.path.parent.name != "unit":
             item.add_marker(pytest.mark.xdist_group("ray"))
