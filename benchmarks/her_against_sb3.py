@@ -277,6 +277,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--task", choices=list(SETTINGS), default="fetch_reach")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    libraries = list(CONTESTANTS)
+    parser.add_argument("--libraries", nargs="*", choices=libraries, default=libraries)
     parser.add_argument("--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -284,10 +286,10 @@ def main() -> None:
     path = arguments.output / f"her_against_sb3_{arguments.task}.csv"
     rows = pd.read_csv(path) if path.exists() else pd.DataFrame({"library": [], "seed": []})
     for seed in arguments.seeds:
-        for library, train in CONTESTANTS.items():
+        for library in arguments.libraries:
             if ((rows["library"] == library) & (rows["seed"] == seed)).any():
                 continue
-            run = train(SETTINGS[arguments.task], seed)
+            run = CONTESTANTS[library](SETTINGS[arguments.task], seed)
             run = run[list(COLUMNS)].assign(library=library, seed=seed)
             rows = pd.concat([rows, run])[["library", "seed", *COLUMNS]]
             rows.to_csv(path, index=False)
