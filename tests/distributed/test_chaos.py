@@ -22,7 +22,11 @@ SPARING = ["--steps", 1500, "--updates-per-env-step", 0.1]
     ("what", "kills", "arguments"),
     [
         ("env-runners", 4, [*SPARING, "--pause", 1, 3]),
-        ("env-runners", 3, [*SPARING, "--pause", 4, 6, "--node-share", 1]),
+        # whole nodes: `test_lost_node.py` has one in `make test`
+        pytest.param(
+            *("env-runners", 3, [*SPARING, "--pause", 4, 6, "--node-share", 1]),
+            marks=pytest.mark.slow,
+        ),
         # Ray's last process ends a minute after its driver, and each kill waits for that.
         pytest.param("driver", 2, ["--steps", 3000, "--pause", 0, 5], marks=pytest.mark.slow),
     ],

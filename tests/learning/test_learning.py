@@ -26,7 +26,7 @@ def test_the_arm_reaches_goals(ray_cluster):
     assert result["final_distance"] < 0.02
 
 
-@pytest.mark.parametrize("num_learners", [0, 2])
+@pytest.mark.parametrize("num_learners", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_arm_learns_from_what_remote_ones_collect_meanwhile(ray_cluster, num_learners):
     config = ODACConfig().environment("FetchReach-v4").env_runners(num_env_runners=2)
     # two learners see twice as many transitions an update
@@ -45,8 +45,8 @@ def test_the_ball_goes_round_the_box(ray_cluster):
 @pytest.mark.parametrize(
     "ablation",
     [
-        {"learn_dynamics": False},
-        {"learn_discount": False},
+        pytest.param({"learn_dynamics": False}, marks=pytest.mark.slow),
+        pytest.param({"learn_discount": False}, marks=pytest.mark.slow),
         {"learn_dynamics": False, "learn_discount": False},
     ],
     ids=["fixed dynamics", "fixed discount", "fixed both"],
