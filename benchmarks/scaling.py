@@ -126,9 +126,9 @@ def measure_driver(algorithm: Any, seconds: float) -> dict[str, float]:
     def watch(owner: Any, name: str) -> None:
         function = getattr(owner, name)
 
-        def watched(*args: Any) -> Any:
+        def watched(*args: Any, **kwargs: Any) -> Any:
             start = time.thread_time()
-            result = function(*args)
+            result = function(*args, **kwargs)
             spent[name] += time.thread_time() - start
             counts[name] += 1
             return result

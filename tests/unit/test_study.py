@@ -178,7 +178,10 @@ def test_yaml_and_python_say_the_same(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "seeds"),
-    [("paper_comparison.py", 25), ("paper_ablation.py", 25), ("uniform_tail.yaml", 3)],
+    [
+        *(("paper_comparison.py", 25), ("paper_ablation.py", 25), ("uniform_tail.yaml", 3)),
+        *(("pipeline.yaml", 5), ("swept_fetch_reach.yaml", 5)),
+    ],
 )
 def test_the_shipped_studies_can_be_run(name, seeds):
     study = read_study(CONFIGS / name)
