@@ -23,6 +23,7 @@ DEVICES = [
 ]
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items):
     """Of the processes of `make test`, one has all tests that start Ray."""
     for item in items:
