@@ -13,9 +13,12 @@ demo: $(VENV)/.installed
 		--evaluate-every 500 --out runs/demo
 	@$(PY) -m rllib_odac.cli evaluate runs/demo/checkpoint_final --video runs/demo/solved.mp4
 
-# Those that start Ray one after the other in one process, unit tests meanwhile in another.
+# Unit tests on one core beside those that start Ray, which mostly wait; what they say comes last.
+PYTEST = $(PY) -m pytest -m "not slow"
 test: lint
-	@$(PY) -m pytest -m "not slow" --numprocesses 2 --dist loadgroup
+	@unit=$$(mktemp); $(PYTEST) tests/unit > $$unit 2>&1 & \
+	$(PYTEST) tests/learning tests/distributed tests/system; status=$$?; \
+	wait $$! || status=1; cat $$unit; rm $$unit; exit $$status
 
 lint: $(VENV)/.installed-dev
 	@$(PY) -m ruff check .

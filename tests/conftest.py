@@ -23,14 +23,6 @@ DEVICES = [
 ]
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
-def pytest_collection_modifyitems(items):
-    """Of the processes of `make test`, one has all tests that start Ray."""
-    for item in items:
-        if "ray_cluster" in item.fixturenames or item.path.parent.name != "unit":
-            item.add_marker(pytest.mark.xdist_group("ray"))
-
-
 @pytest.fixture(scope="session")
 def ray_ends():
     """Ray is started once for all tests, and ends with the last of them."""
