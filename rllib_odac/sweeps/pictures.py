@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from rllib_odac.runs import FIGURES
+from rllib_odac.sweeps.space import initial
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -173,6 +174,8 @@ def _heights(
     domain = results.sweep.study.space.get(name)
     values = table[name].tolist()
     axes.axvline(place, color="#475569", lw=1)
+    if domain is not None and domain.is_numeric:
+        values = [initial(value) for value in values]
     if not all(isinstance(value, int | float) for value in values):
         kinds = sorted({json.dumps(value) for value in values})
         marks = {kind: (i + 0.5) / len(kinds) for i, kind in enumerate(kinds)}

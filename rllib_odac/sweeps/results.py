@@ -13,6 +13,7 @@ import pandas as pd
 from rllib_odac.runs import FIGURES
 from rllib_odac.studies.study import told_fields
 from rllib_odac.sweeps.importance import importances
+from rllib_odac.sweeps.space import initial
 
 if TYPE_CHECKING:
     from rllib_odac.runs import RunSpec
@@ -113,7 +114,10 @@ class SweepResults:
         """What each hyper-parameter explains of the metric; see `importance.importances`."""
         table = self.configurations.sort_values("configuration")
         numeric = [name for name, domain in self.sweep.study.space.items() if domain.is_numeric]
-        return importances(table[self.space], table[self.sweep.study.metric].tolist(), numeric)
+        values = table[self.space].copy()
+        for name in numeric:  # the base may have a schedule
+            values[name] = values[name].map(initial)
+        return importances(values, table[self.sweep.study.metric].tolist(), numeric)
 
     def best_spec(self) -> RunSpec:
         """The run of the best configuration."""

@@ -78,6 +78,12 @@ class Domain:
         return tune.loguniform(low, high) if self.kind == "log_uniform" else tune.uniform(low, high)
 
 
+def initial(value: Any) -> Any:
+    """What a schedule [[step, value], ...] begins with; any other value itself."""
+    is_schedule = isinstance(value, list | tuple) and isinstance(value[0], list | tuple)
+    return value[0][1] if is_schedule else value
+
+
 def rounded(value: float) -> float:
     """A number with `DIGITS` significant digits."""
     return float(f"{value:.{DIGITS}g}")

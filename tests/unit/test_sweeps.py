@@ -19,7 +19,7 @@ from rllib_odac.sweeps import Sweep, open_storage, read_study
 from rllib_odac.sweeps.command import main
 from rllib_odac.sweeps.importance import importances
 from rllib_odac.sweeps.results import SweepResults
-from rllib_odac.sweeps.space import Domain, read_space
+from rllib_odac.sweeps.space import Domain, initial, read_space
 from rllib_odac.sweeps.storage import Storage
 from rllib_odac.sweeps.study import SweepStudy
 
@@ -193,6 +193,11 @@ def test_the_command_tells_of_a_mistake_in_one_sentence(
     assert told.startswith("error: ")
     assert words in told
     assert told.count("\n") == 1
+
+
+def test_a_schedule_stands_for_its_first_value_among_numbers():
+    assert initial([[0, 1e-3], [600, 1e-4]]) == 1e-3
+    assert [initial(value) for value in (0.1, "auto", [32, 32])] == [0.1, "auto", [32, 32]]
 
 
 # Search -------------------------------------------------------------------------------------------
