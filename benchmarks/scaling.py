@@ -1,8 +1,8 @@
 """How fast training is on a cluster, and what holds it up first: predicted from measured times.
 
     python benchmarks/scaling.py                                # measures, then predicts
-    python benchmarks/scaling.py --services benchmarks/results/scaling.json   # predicts
-    python benchmarks/scaling.py --check benchmarks/results/pipeline.csv      # against measurements
+    python benchmarks/scaling.py --services benchmarks/results/scaling/scaling.json   # predicts
+    python benchmarks/scaling.py --check benchmarks/results/scaling/measured.csv
 
 What every piece of work takes is measured first, on this machine: by env runner and learner alone
 in this process, by the driver's thread in a real training with two learners, and by the driver's
@@ -45,6 +45,8 @@ from rllib_odac.env_runner import GoalEnvRunner
 from rllib_odac.faults import Ledger
 from rllib_odac.pipeline import _update, wait
 from rllib_odac.sampling import Sampling, _Request
+
+RESULTS = Path(__file__).parent / "results" / "scaling"
 
 # Measuring ----------------------------------------------------------------------------------------
 
@@ -280,7 +282,7 @@ def main() -> None:
     parser.add_argument("--runners", type=int, nargs="*", default=runners)
     parser.add_argument("--learners", type=int, nargs="*", default=[1, 2, 4, 8])
     parser.add_argument("--max-weight-lag", type=int, default=200)
-    parser.add_argument("--output", type=Path, default=Path(__file__).with_name("results"))
+    parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     if options.services:

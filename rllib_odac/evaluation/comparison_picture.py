@@ -70,9 +70,11 @@ def _plot_curves(ax: Axes, comparison: Comparison, task: str) -> None:
             lowest = min(lowest, run[column].min())
             steps, values = run["env_steps"] / 1000, factor * run[column]
             ax.plot(steps, values, color=style["color"], lw=0.7, alpha=0.35)
-        # Only where all seeds are: a mean over fewer would jump.
+        # Only where all seeds are: a mean over fewer would jump. In between, straight lines: seeds
+        # that run asynchronously are not judged at the same steps.
         by_seed = pd.concat([run.set_index("env_steps")[column] for run in runs], axis=1)
-        mean = factor * by_seed.dropna().mean(axis=1)
+        between = by_seed.sort_index().interpolate("index", limit_area="inside")
+        mean = factor * between.dropna().mean(axis=1)
         ax.plot(mean.index / 1000, mean, lw=2, **style)
     if column == "success_rate":
         text = "success (%)"
