@@ -262,12 +262,14 @@ def plot(rows: pd.DataFrame, path: Path) -> None:
     ):
         for _, run in part.groupby("seed"):
             ax.plot(run["env_steps"], 100 * run["success_rate"], color=color, lw=0.8, alpha=0.4)
-        mean = 100 * part.groupby("env_steps")["success_rate"].mean()
-        text = f"{library}, {part['seed'].nunique()} seeds"
+        judged = part.groupby("env_steps")["success_rate"]
+        seeds = part["seed"].nunique()
+        mean = 100 * judged.mean()[judged.count() == seeds]  # some seeds may have run for longer
+        text = f"{library}, {seeds} seed{'s' * (seeds > 1)}"
         ax.plot(mean.index, mean, line, color=color, lw=2, label=text)
     ax.set(xlabel="environment steps", ylabel="success on held-out goals (%)", ylim=(-3, 103))
     ax.grid(alpha=0.3)
-    ax.legend()
+    figure.legend(loc="outside upper center")
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
