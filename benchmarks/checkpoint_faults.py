@@ -36,8 +36,8 @@ import numpy as np
 import pandas as pd
 
 from rllib_odac import ODAC, ODACConfig
-from rllib_odac.checkpoints import check_checkpoint, found
-from rllib_odac.storage import Place
+from rllib_odac.checkpoints.manifest import check_checkpoint, found
+from rllib_odac.checkpoints.storage import Place
 
 Row = dict[str, Any]
 

@@ -37,9 +37,9 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from rllib_odac import make_env
-from rllib_odac.evaluation.evaluate import held_out_seeds
-from rllib_odac.networks import RunningNormalizer
-from rllib_odac.runs import Run, RunSpec
+from rllib_odac.agent.networks import RunningNormalizer
+from rllib_odac.experiments.run import Run, RunSpec
+from rllib_odac.runtime.evaluation import held_out_seeds
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

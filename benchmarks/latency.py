@@ -30,10 +30,10 @@ import pandas as pd
 import torch
 
 from rllib_odac import load_policy
-from rllib_odac.networks import RunningNormalizer, SquashedGaussianPolicy
-from rllib_odac.policy import FORMATS, export_policy
-from rllib_odac.policy.files import files_of, read_policy
-from rllib_odac.policy.spec import INPUTS, BoxSpec, PolicySpec
+from rllib_odac.agent.networks import RunningNormalizer, SquashedGaussianPolicy
+from rllib_odac.deploy import FORMATS, export_policy
+from rllib_odac.deploy.files import files_of, read_policy
+from rllib_odac.deploy.spec import INPUTS, BoxSpec, PolicySpec
 
 OBSERVATION, GOAL, ACTION, HIDDEN = 25, 3, 4, (256, 256)
 CALLS = 200  # of each contestant in a round

@@ -22,7 +22,7 @@ import pandas as pd
 import torch
 
 from rllib_odac.envs.box2d import HORIZON, Box2DVectorEnv
-from rllib_odac.tabular import FloatArray, TabularODAC
+from rllib_odac.maths.tabular import FloatArray, TabularODAC
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "unit"))  # which is no package

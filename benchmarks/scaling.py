@@ -42,9 +42,9 @@ from simulation import DRIVER, ENV_RUNNERS, LAG_LIMIT, LEARNERS, Services, Setti
 from rllib_odac import ODACConfig
 from rllib_odac.algorithm import UPDATES_PER_CALL
 from rllib_odac.env_runner import GoalEnvRunner
-from rllib_odac.faults import Ledger
-from rllib_odac.pipeline import _update, wait
-from rllib_odac.sampling import Sampling, _Request
+from rllib_odac.runtime.env_runner_requests import Sampling, _Request
+from rllib_odac.runtime.faults import Ledger
+from rllib_odac.runtime.learner_calls import _update, wait
 
 RESULTS = Path(__file__).parent / "results" / "scaling"
 

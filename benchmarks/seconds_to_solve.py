@@ -41,10 +41,10 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from rllib_odac import ODACConfig, make_env
-from rllib_odac.cluster import join_or_start
-from rllib_odac.evaluation.evaluate import held_out_seeds
-from rllib_odac.networks import RunningNormalizer
-from rllib_odac.studies.runner import cpu_model
+from rllib_odac.agent.networks import RunningNormalizer
+from rllib_odac.experiments.studies.runner import cpu_model
+from rllib_odac.runtime.cluster import join_or_start
+from rllib_odac.runtime.evaluation import held_out_seeds
 
 ENV, SUCCESS, EVERY, EPISODES, FIRST = "FetchReach-v4", 0.95, 250, 40, 500
 Row = dict[str, Any]

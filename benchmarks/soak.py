@@ -38,7 +38,7 @@ import torch
 
 from rllib_odac import ODACConfig
 from rllib_odac.algorithm import ODAC
-from rllib_odac.cluster import join_or_start
+from rllib_odac.runtime.cluster import join_or_start
 
 CAPACITY = 10_000  # states in the replay
 ITERATIONS_A_CHECKPOINT = 10

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rllib_odac import Objective, ODACConfig
-from rllib_odac.objectives import Backup
+from rllib_odac.agent.objectives import Backup
 
 
 class SoftReach(Objective):

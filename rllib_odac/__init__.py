@@ -10,30 +10,30 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rllib_odac.agent.objectives import Objective, ODACObjective
     from rllib_odac.algorithm import ODAC
     from rllib_odac.config import ODACConfig
+    from rllib_odac.deploy import Policy, export_policy, load_policy
     from rllib_odac.envs import goal_env, make_env, make_vector_env, register_envs
-    from rllib_odac.episodes import GoalEpisode
-    from rllib_odac.objectives import Objective, ODACObjective
-    from rllib_odac.policy import Policy, export_policy, load_policy
-    from rllib_odac.replay import GoalReplay
-    from rllib_odac.runs import Run, RunSpec
-    from rllib_odac.tabular import TabularODAC
+    from rllib_odac.experiments.run import Run, RunSpec
+    from rllib_odac.maths.tabular import TabularODAC
+    from rllib_odac.replay.buffer import GoalReplay
+    from rllib_odac.replay.episodes import GoalEpisode
 
 _LAZY = {
     "ODAC": "rllib_odac.algorithm",
     "ODACConfig": "rllib_odac.config",
-    "ODACObjective": "rllib_odac.objectives",
-    "Objective": "rllib_odac.objectives",
-    "GoalEpisode": "rllib_odac.episodes",
-    "GoalReplay": "rllib_odac.replay",
-    "Policy": "rllib_odac.policy",
-    "Run": "rllib_odac.runs",
-    "RunSpec": "rllib_odac.runs",
-    "TabularODAC": "rllib_odac.tabular",
-    "export_policy": "rllib_odac.policy",
+    "ODACObjective": "rllib_odac.agent.objectives",
+    "Objective": "rllib_odac.agent.objectives",
+    "GoalEpisode": "rllib_odac.replay.episodes",
+    "GoalReplay": "rllib_odac.replay.buffer",
+    "Policy": "rllib_odac.deploy",
+    "Run": "rllib_odac.experiments.run",
+    "RunSpec": "rllib_odac.experiments.run",
+    "TabularODAC": "rllib_odac.maths.tabular",
+    "export_policy": "rllib_odac.deploy",
     "goal_env": "rllib_odac.envs",
-    "load_policy": "rllib_odac.policy",
+    "load_policy": "rllib_odac.deploy",
     "make_env": "rllib_odac.envs",
     "make_vector_env": "rllib_odac.envs",
     "register_envs": "rllib_odac.envs",

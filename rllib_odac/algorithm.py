@@ -24,14 +24,20 @@ from ray.rllib.utils.metrics import (
     TIMERS,
 )
 
-from rllib_odac.cluster import check_room, processes
+from rllib_odac.checkpoints.checkpointer import ResumableAlgorithm
 from rllib_odac.config import ODACConfig
-from rllib_odac.evaluation.evaluate import evaluate_episodes, summarize
-from rllib_odac.faults import InterruptedRun, Ledger, Losses
 from rllib_odac.learner import UPDATES_PER_DRAW
-from rllib_odac.pipeline import LearnerResult, Learning, wait
-from rllib_odac.resumable import ResumableAlgorithm
-from rllib_odac.sampling import Guidance, Sample, Sampling, sample_of, stop_remote
+from rllib_odac.runtime.cluster import check_room, processes
+from rllib_odac.runtime.env_runner_requests import (
+    Guidance,
+    Sample,
+    Sampling,
+    sample_of,
+    stop_remote,
+)
+from rllib_odac.runtime.evaluation import evaluate_episodes, summarize
+from rllib_odac.runtime.faults import InterruptedRun, Ledger, Losses
+from rllib_odac.runtime.learner_calls import LearnerResult, Learning, wait
 
 UPDATES_PER_CALL = UPDATES_PER_DRAW  # of learners, while samples are under way
 

@@ -13,11 +13,11 @@ from ray.rllib.utils.annotations import override
 from ray.tune.registry import ENV_CREATOR, _global_registry
 from ray.util import log_once
 
+from rllib_odac.agent.objectives import Objective, make_objective, objective_class
 from rllib_odac.envs import make_env
 from rllib_odac.envs.adapter import own_success_distance
-from rllib_odac.goals import validate_exploration_goals, validate_relabelling
-from rllib_odac.objectives import Objective, make_objective, objective_class
-from rllib_odac.rules import RULES, SETTINGS, check
+from rllib_odac.replay.relabelling import validate_exploration_goals, validate_relabelling
+from rllib_odac.settings import RULES, SETTINGS, check
 
 if TYPE_CHECKING:
     from rllib_odac.env_runner import GoalEnvRunner
@@ -40,7 +40,7 @@ class ODACConfig(AlgorithmConfig):
     def __init__(self, algo_class: type | None = None) -> None:  # noqa: PLR0915 (a list of settings)
         from rllib_odac.algorithm import ODAC
         from rllib_odac.env_runner import GoalEnvRunner
-        from rllib_odac.evaluation.evaluate import evaluate_on_held_out_goals
+        from rllib_odac.runtime.evaluation import evaluate_on_held_out_goals
 
         super().__init__(algo_class=algo_class or ODAC)
 

@@ -31,8 +31,8 @@ from ray.rllib.utils.metrics import (
 )
 
 from rllib_odac.envs import make_vector_env
-from rllib_odac.episodes import COLUMNS, Array, GoalEpisode, OpenEpisodes
-from rllib_odac.goals import ExplorationGoals, validate_exploration_goals
+from rllib_odac.replay.episodes import COLUMNS, Array, GoalEpisode, OpenEpisodes
+from rllib_odac.replay.relabelling import ExplorationGoals, validate_exploration_goals
 
 TRAINING_SEEDS = 2**31  # training uses environment seeds below, held-out goals those from here on
 RUNNER_STATE = "goal_env_runner"

@@ -21,11 +21,9 @@ from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import ALL_MODULES, WEIGHTS_SEQ_NO
 from torch import Tensor
 
-from rllib_odac.arithmetic import flushed_denormals, matmul_precision
-from rllib_odac.divergence import DivergenceGuard
-from rllib_odac.episodes import GoalEpisode
-from rllib_odac.goals import ExplorationGoals, validate_exploration_goals
-from rllib_odac.losses import (
+from rllib_odac.agent.divergence import DivergenceGuard
+from rllib_odac.agent.precision import flushed_denormals, matmul_precision
+from rllib_odac.maths.losses import (
     bellman_target,
     critic_loss,
     dynamics_loss,
@@ -34,7 +32,9 @@ from rllib_odac.losses import (
     temperature_loss,
 )
 from rllib_odac.metrics import quantiles
-from rllib_odac.replay import GoalReplay
+from rllib_odac.replay.buffer import GoalReplay
+from rllib_odac.replay.episodes import GoalEpisode
+from rllib_odac.replay.relabelling import ExplorationGoals, validate_exploration_goals
 from rllib_odac.rl_module import ODACRLModule
 
 NUM_UPDATES_LIFETIME = "num_updates_lifetime"

@@ -19,15 +19,15 @@ from ray.rllib.core.rl_module.torch.torch_rl_module import TorchRLModule
 from ray.rllib.utils.annotations import override
 from torch import Tensor, nn
 
-from rllib_odac.losses import LOG_2, action_prior_kl
-from rllib_odac.networks import (
+from rllib_odac.agent.networks import (
     CriticEnsemble,
     GoalDynamics,
     RunningNormalizer,
     SquashedGaussianPolicy,
     policy_inputs,
 )
-from rllib_odac.objectives.base import Objective
+from rllib_odac.agent.objectives.base import Objective
+from rllib_odac.maths.losses import LOG_2, action_prior_kl
 
 INITIAL_KL_WEIGHT = 0.1  # where `kl_weight="auto"` starts
 

@@ -42,7 +42,7 @@ def start_ray():
     """What `ray_cluster` does, for fixtures that live longer and use `ray_ends`."""
     import ray
 
-    from rllib_odac.cluster import join_or_start
+    from rllib_odac.runtime.cluster import join_or_start
 
     if not ray.is_initialized():  # as after tests with a cluster of their own
         join_or_start("local", num_cpus=6, log_to_driver=False, logging_level=logging.ERROR)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from rllib_odac.cluster import Processes
+    from rllib_odac.runtime.cluster import Processes
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and Ray's own messages.")]
 
@@ -58,7 +58,7 @@ def start_ray(
     Raises:
         ValueError: If no cluster answers, or it can never hold what is wanted.
     """
-    from rllib_odac.cluster import (
+    from rllib_odac.runtime.cluster import (
         address_to_join,
         check_room,
         has_room_now,

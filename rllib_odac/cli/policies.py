@@ -20,8 +20,8 @@ def export(
 ) -> None:
     """Write a checkpoint's policy, with normalisation and action bounds, as one checked file."""
     with errors_in_one_sentence(debug), quiet_warnings(debug):
-        from rllib_odac.policy import export_policy
-        from rllib_odac.policy.export import CHECKED_STATES
+        from rllib_odac.deploy import export_policy
+        from rllib_odac.deploy.export import CHECKED_STATES
 
         difference = export_policy(checkpoint, out, style)
         print(f"{out}  ({CHECKED_STATES} states, largest difference {difference:.1e})")

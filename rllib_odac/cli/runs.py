@@ -21,10 +21,10 @@ from rllib_odac.cli.common import (
     start_ray,
 )
 from rllib_odac.cli.signals import stopping_on_signals
-from rllib_odac.faults import InterruptedRun
+from rllib_odac.runtime.faults import InterruptedRun
 
 if TYPE_CHECKING:
-    from rllib_odac.runs import Run
+    from rllib_odac.experiments.run import Run
 
 
 def train(
@@ -80,7 +80,7 @@ def train(
 
     What the command line says comes before what --config says.
     """
-    from rllib_odac.runs import Run, RunSpec, read_spec
+    from rllib_odac.experiments.run import Run, RunSpec, read_spec
 
     with errors_in_one_sentence(debug):
         given: dict[str, Any] = {

@@ -19,7 +19,7 @@ from rllib_odac.cli.common import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rllib_odac.studies.study import StudyRun
+    from rllib_odac.experiments.studies.study import StudyRun
 
 
 def study(
@@ -49,9 +49,9 @@ def study(
     debug: Debug = False,
 ) -> None:
     """Make every run of a study: tasks x methods x seeds. Started again, it goes on."""
-    from rllib_odac.studies.results import StudyResults
-    from rllib_odac.studies.runner import processes_of, run_study
-    from rllib_odac.studies.study import read_study, select, validate
+    from rllib_odac.experiments.studies.results import StudyResults
+    from rllib_odac.experiments.studies.runner import processes_of, run_study
+    from rllib_odac.experiments.studies.study import read_study, select, validate
 
     with errors_in_one_sentence(debug), quiet_libraries(debug):
         if jobs is not None and jobs < 1:

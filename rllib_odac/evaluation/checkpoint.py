@@ -12,14 +12,14 @@ import numpy as np
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, COMPONENT_RL_MODULE
 from ray.rllib.core import DEFAULT_MODULE_ID as MODULE
 
-from rllib_odac.checkpoints import checked
+from rllib_odac.checkpoints.manifest import checked
 from rllib_odac.config import ODACConfig
 from rllib_odac.env_runner import GoalEnvRunner
-from rllib_odac.episodes import COLUMNS, GoalEpisode
-from rllib_odac.evaluation.evaluate import held_out_seeds, summarize
 from rllib_odac.evaluation.plots import plot_distances
 from rllib_odac.evaluation.video import Frame, picture_strip, record_video, render_frame
+from rllib_odac.replay.episodes import COLUMNS, GoalEpisode
 from rllib_odac.rl_module import ODACRLModule
+from rllib_odac.runtime.evaluation import held_out_seeds, summarize
 
 
 @dataclass

@@ -16,13 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rllib_odac.episodes import GoalEpisode
-from rllib_odac.losses import (
+from rllib_odac.maths.losses import (
     bellman_target,
     effective_horizon,
     soft_value,
     termination_probabilities,
 )
+from rllib_odac.replay.episodes import GoalEpisode
 from rllib_odac.rl_module import ODACRLModule
 
 Array = NDArray[np.float64]

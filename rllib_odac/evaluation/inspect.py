@@ -19,7 +19,6 @@ from rllib_odac.evaluation.checkpoint import (
     arrival,
     checkpoint_module,
 )
-from rllib_odac.evaluation.evaluate import held_out_seeds
 from rllib_odac.evaluation.inference import (
     INFERS_DISCOUNT,
     Array,
@@ -36,8 +35,9 @@ from rllib_odac.evaluation.inference import (
     transitions,
 )
 from rllib_odac.evaluation.report import Picture, write_report
-from rllib_odac.losses import termination_probabilities
+from rllib_odac.maths.losses import termination_probabilities
 from rllib_odac.rl_module import ODACRLModule
+from rllib_odac.runtime.evaluation import held_out_seeds
 
 PATHS = 6  # episodes drawn into a field
 POINTS_SHOWN = 4000  # transitions in the picture of the calibration, at most

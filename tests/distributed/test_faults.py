@@ -11,8 +11,8 @@ import pytest
 import ray
 from ray import cloudpickle
 
-from rllib_odac.faults import EnvRunnersLostError
-from rllib_odac.runs import Run, RunSpec
+from rllib_odac.experiments.run import Run, RunSpec
+from rllib_odac.runtime.faults import EnvRunnersLostError
 from tests import faulty
 from tests.conftest import small_config
 

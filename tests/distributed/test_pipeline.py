@@ -12,9 +12,9 @@ import ray
 from ray import cloudpickle
 
 from rllib_odac import env_runner, make_env
-from rllib_odac.checkpoints import read_manifest
-from rllib_odac.episodes import GoalEpisode
+from rllib_odac.checkpoints.manifest import read_manifest
 from rllib_odac.learner import ODACTorchLearner
+from rllib_odac.replay.episodes import GoalEpisode
 from tests.conftest import small_config
 
 pytestmark = pytest.mark.distributed
@@ -212,7 +212,7 @@ def test_an_error_of_one_learner_ends_the_run(ray_cluster):
 
 
 def test_a_run_in_a_directory_ends_within_its_budget(ray_cluster, tmp_path):
-    from rllib_odac.runs import Run, RunSpec
+    from rllib_odac.experiments.run import Run, RunSpec
 
     spec = RunSpec(
         "odac/Box2D-v0",

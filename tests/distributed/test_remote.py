@@ -16,7 +16,7 @@ import torch
 from ray import cloudpickle
 
 from benchmarks.checkpoint_faults import small_disk
-from rllib_odac.checkpoints import check_checkpoint
+from rllib_odac.checkpoints.manifest import check_checkpoint
 from rllib_odac.learner import ODACTorchLearner
 from tests.conftest import small_config
 from tests.system.test_command_line import BOX, read_run, wait_for

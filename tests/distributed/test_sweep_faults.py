@@ -17,7 +17,7 @@ import ray
 import yaml
 from ray.cluster_utils import Cluster
 
-from rllib_odac.runs import FIGURES
+from rllib_odac.experiments.run import FIGURES
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow]
 
@@ -145,7 +145,7 @@ def test_a_node_that_goes_away_costs_no_trial(tmp_path):
         cpu = cluster.add_node(num_cpus=3, object_store_memory=STORE)
         cluster.remove_node(nodes[1])
         ray.init(address=cluster.address, log_to_driver=False)
-        from rllib_odac.sweeps.trial import SweepTrial
+        from rllib_odac.experiments.sweeps.trial import SweepTrial
 
         wanted = SweepTrial.default_resource_request(
             {"env": "odac/Box2D-v0", "num_env_runners": 2, "num_learners": 1}

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from rllib_odac.runs import FIGURES, RunSpec
-from rllib_odac.sweeps.trial import SweepTrial, trial_parameters
+from rllib_odac.experiments.run import FIGURES, RunSpec
+from rllib_odac.experiments.sweeps.trial import SweepTrial, trial_parameters
 
 pytestmark = pytest.mark.distributed
 

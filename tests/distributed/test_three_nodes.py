@@ -14,7 +14,7 @@ import ray
 from ray import cloudpickle
 from ray.cluster_utils import Cluster
 
-from rllib_odac.runs import Run, RunSpec
+from rllib_odac.experiments.run import Run, RunSpec
 from tests.conftest import small_config
 from tests.system.test_command_line import BOX, odac, read_run, wait_for
 

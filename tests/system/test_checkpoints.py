@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.checkpoint_faults import small_disk, state, trials
 from rllib_odac import ODAC
-from rllib_odac.checkpoints import DamagedCheckpoint, read_manifest
+from rllib_odac.checkpoints.manifest import DamagedCheckpoint, read_manifest
 from rllib_odac.rl_module import ODACRLModule
 from tests.conftest import small_config
 from tests.system.test_command_line import BOX, odac
@@ -23,7 +23,7 @@ def trained(ray_ends, tmp_path_factory):
     """An algorithm, and a checkpoint of it that it has gone on from."""
     import ray
 
-    from rllib_odac.cluster import join_or_start
+    from rllib_odac.runtime.cluster import join_or_start
 
     if not ray.is_initialized():
         join_or_start("local", num_cpus=6, log_to_driver=False)

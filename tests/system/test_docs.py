@@ -25,7 +25,7 @@ import typer
 from typer.testing import CliRunner
 
 from rllib_odac.cli import app
-from rllib_odac.rules import SETTINGS
+from rllib_odac.settings import SETTINGS
 from tests.conftest import small_config
 from tests.system.test_own_robot import make_reacher
 

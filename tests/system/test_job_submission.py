@@ -17,7 +17,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from rllib_odac.runs import FIGURES, RunSpec, read_spec
+from rllib_odac.experiments.run import FIGURES, RunSpec, read_spec
 
 pytest.importorskip("aiohttp", reason='job submission needs pip install "rllib-odac[cluster]"')
 pytestmark = pytest.mark.system

@@ -12,7 +12,7 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.callbacks import DefaultCallbacks
 
 from rllib_odac import ODAC
-from rllib_odac.checkpoints import check_checkpoint
+from rllib_odac.checkpoints.manifest import check_checkpoint
 from tests.conftest import small_config
 
 pytestmark = pytest.mark.system

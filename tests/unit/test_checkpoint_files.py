@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
-from rllib_odac.checkpoints import (
+from rllib_odac.checkpoints.manifest import (
     MANIFEST,
     DamagedCheckpoint,
     check_checkpoint,
@@ -26,7 +26,7 @@ from rllib_odac.checkpoints import (
     whole_or_absent,
     write_manifest,
 )
-from rllib_odac.storage import Place
+from rllib_odac.checkpoints.storage import Place
 
 FILES = {"state.pkl": b"state" * 100, "learner/weights.pkl": b"w" * 3000, "replay/shard.npz": b"rr"}
 

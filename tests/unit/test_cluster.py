@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rllib_odac.cluster import (
+from rllib_odac.runtime.cluster import (
     Processes,
     address_to_join,
     can_be_placed,

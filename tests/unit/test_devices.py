@@ -10,8 +10,8 @@ import pytest
 import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 
-from rllib_odac.episodes import GoalEpisode
-from rllib_odac.replay import GoalReplay
+from rllib_odac.replay.buffer import GoalReplay
+from rllib_odac.replay.episodes import GoalEpisode
 from tests.conftest import DEVICES
 from tests.made_up import episode, make_learner
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from rllib_odac.losses import bellman_target
-from rllib_odac.objectives import DISCERNObjective
+from rllib_odac.agent.objectives import DISCERNObjective
+from rllib_odac.maths.losses import bellman_target
 
 CLUSTERS = torch.tensor([[math.cos(i * math.pi / 4), math.sin(i * math.pi / 4)] for i in range(8)])
 

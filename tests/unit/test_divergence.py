@@ -10,8 +10,8 @@ import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rllib_odac import GoalEpisode, make_env
-from rllib_odac.divergence import DivergenceGuard
-from rllib_odac.objectives.her import HERObjective
+from rllib_odac.agent.divergence import DivergenceGuard
+from rllib_odac.agent.objectives.her import HERObjective
 from tests.conftest import small_config
 
 

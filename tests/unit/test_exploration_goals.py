@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from rllib_odac.env_runner import TRAINING_SEEDS, GoalEnvRunner, _success
-from rllib_odac.episodes import GoalEpisode
-from rllib_odac.goals import validate_exploration_goals
-from rllib_odac.replay import GoalReplay
+from rllib_odac.replay.buffer import GoalReplay
+from rllib_odac.replay.episodes import GoalEpisode
+from rllib_odac.replay.relabelling import validate_exploration_goals
 from tests.conftest import small_config
 from tests.unit.test_env_runner import make_runner
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from rllib_odac.flow import LOG_GAIN_LIMIT, MIN_LOG_PROB, ConditionalFlow
+from rllib_odac.agent.flow import LOG_GAIN_LIMIT, MIN_LOG_PROB, ConditionalFlow
 
 
 def make_flow(dim, condition_dim=1, spread=0.0, **settings):

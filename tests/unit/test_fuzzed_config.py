@@ -10,8 +10,8 @@ import pytest
 import ray
 
 from rllib_odac import ODACConfig
-from rllib_odac.rules import RULES
-from rllib_odac.runs import RunSpec
+from rllib_odac.experiments.run import RunSpec
+from rllib_odac.settings import RULES
 
 WRONG = [
     *(None, True, False, -1, 0, 2, 10**30, -0.5, 0.5, 1.5, 1e-320, 1e308),

@@ -10,6 +10,7 @@ import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rllib_odac import TabularODAC
+from rllib_odac.agent.networks import GoalDynamics
 from rllib_odac.evaluation import inference
 from rllib_odac.evaluation.inference import (
     check_plane,
@@ -22,14 +23,13 @@ from rllib_odac.evaluation.inference import (
     termination_times,
     transitions,
 )
-from rllib_odac.losses import (
+from rllib_odac.maths.losses import (
     bernoulli_kl,
     effective_horizon,
     optimal_discount_logit,
     outcome_reward,
     termination_probabilities,
 )
-from rllib_odac.networks import GoalDynamics
 from tests.made_up import STEPS, episode, make_learner
 
 

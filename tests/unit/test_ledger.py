@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rllib_odac.faults import Ledger
-from rllib_odac.sampling import Sample
+from rllib_odac.runtime.env_runner_requests import Sample
+from rllib_odac.runtime.faults import Ledger
 
 
 class Runner:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.distributions import Categorical, Independent, Normal, Uniform, kl_divergence
 
-from rllib_odac import losses
+from rllib_odac.maths import losses
 
 INF = math.inf
 LARGEST = 1e4  # of |V| and |log p|, in nats

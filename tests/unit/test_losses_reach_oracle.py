@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical
 
-from rllib_odac import losses
-from rllib_odac.tabular import TabularODAC
+from rllib_odac.maths import losses
+from rllib_odac.maths.tabular import TabularODAC
 
 STEPS = 2000
 

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from rllib_odac import metrics
 from rllib_odac.cli import app
-from rllib_odac.runs import PROGRESS_COLUMNS
-from rllib_odac.tensorboard import open_writer, write_scalars
+from rllib_odac.experiments.run import PROGRESS_COLUMNS
+from rllib_odac.experiments.tensorboard import open_writer, write_scalars
 from tests.made_up import make_learner, read_scalars
 
 

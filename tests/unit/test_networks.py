@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rllib_odac.networks import (
+from rllib_odac.agent.networks import (
     CriticEnsemble,
     GoalDynamics,
     RunningNormalizer,

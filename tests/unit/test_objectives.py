@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from rllib_odac import ODACConfig
-from rllib_odac.losses import bellman_target, soft_bellman_target
-from rllib_odac.objectives import HERObjective, ODACObjective, SACObjective, make_objective
+from rllib_odac.agent.objectives import HERObjective, ODACObjective, SACObjective, make_objective
+from rllib_odac.maths.losses import bellman_target, soft_bellman_target
 
 
 def make_batch(log_prob_goal, terminated=False):

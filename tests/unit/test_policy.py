@@ -18,10 +18,10 @@ from typer.testing import CliRunner
 
 from rllib_odac import export_policy, goal_env, load_policy
 from rllib_odac.cli import app
+from rllib_odac.deploy import FORMATS, export
+from rllib_odac.deploy.files import read_policy
+from rllib_odac.deploy.spec import INPUTS
 from rllib_odac.evaluation.checkpoint import CheckpointPolicy
-from rllib_odac.policy import FORMATS, export
-from rllib_odac.policy.files import read_policy
-from rllib_odac.policy.spec import INPUTS
 from tests.conftest import small_config, start_ray
 
 OTHER_PACKAGES = ["ray", "gymnasium", "gymnasium_robotics", "mujoco", "pandas", "matplotlib",
@@ -319,7 +319,7 @@ def test_what_cannot_be_exported_or_loaded(checkpoints, tmp_path, monkeypatch):
         ValueError, match=r'needs the package .*: pip install "rllib-odac\[export\]'
     ):
         load_policy(tmp_path / "policy.onnx")
-    monkeypatch.delitem(sys.modules, "rllib_odac.policy.onnx_graph")
+    monkeypatch.delitem(sys.modules, "rllib_odac.deploy.onnx_graph")
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ValueError, match=r'package .*: pip install "rllib-odac\[export\]'):
         export_policy(box, tmp_path / "other.onnx")

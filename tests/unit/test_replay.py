@@ -10,9 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rllib_odac.episodes import GoalEpisode
-from rllib_odac.goals import RelabelStrategy
-from rllib_odac.replay import GoalReplay
+from rllib_odac.replay.buffer import GoalReplay
+from rllib_odac.replay.episodes import GoalEpisode
+from rllib_odac.replay.relabelling import RelabelStrategy
 
 MIXED = {"future": 0.4, "final": 0.1, "episode": 0.1, "random": 0.2, "own": 0.2}
 

@@ -9,8 +9,8 @@ import torch
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from rllib_odac.goals import RelabelStrategy
-from rllib_odac.replay import GoalReplay
+from rllib_odac.replay.buffer import GoalReplay
+from rllib_odac.replay.relabelling import RelabelStrategy
 from tests.unit.test_replay import MIXED, _episode, check_batch
 
 

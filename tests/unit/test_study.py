@@ -16,14 +16,14 @@ import pytest
 from ray.util import placement_group_table
 from typer.testing import CliRunner
 
-import rllib_odac.runs
+import rllib_odac.experiments.run
 from rllib_odac.cli import app
-from rllib_odac.runs import RunSpec
-from rllib_odac.studies import runner
-from rllib_odac.studies.locks import locked
-from rllib_odac.studies.results import ROW_COLUMNS, StudyResults
-from rllib_odac.studies.runner import run_study, train_run
-from rllib_odac.studies.study import Study, read_study, select, validate
+from rllib_odac.experiments.run import RunSpec
+from rllib_odac.experiments.studies import runner
+from rllib_odac.experiments.studies.locks import locked
+from rllib_odac.experiments.studies.results import ROW_COLUMNS, StudyResults
+from rllib_odac.experiments.studies.runner import run_study, train_run
+from rllib_odac.experiments.studies.study import Study, read_study, select, validate
 
 CONFIGS = Path(__file__).parents[2] / "tune_configs"
 BOX = {"env": "odac/Box2D-v0", "steps": 600, "settings": {"hidden": (16, 16), "tau": 0.1}}
@@ -85,7 +85,7 @@ def test_the_command_makes_the_same_run(monkeypatch, tmp_path):
         asked.append(spec)
         raise ValueError("enough")
 
-    monkeypatch.setattr(rllib_odac.runs, "Run", stop)
+    monkeypatch.setattr(rllib_odac.experiments.run, "Run", stop)
     monkeypatch.chdir(tmp_path)
     everything = {
         **{"stop_success": 0.9, "evaluate_every": 200, "evaluation_episodes": 2},
@@ -168,7 +168,8 @@ def test_yaml_and_python_say_the_same(tmp_path):
         "tasks: {box: tasks/box.json}\nseeds: 1\nmethods:\n  odac: {}\n  her: {objective: her}\n"
     )
     (tmp_path / "a.py").write_text(
-        "from rllib_odac.studies import Study\nstudy = Study(tasks={'box': 'tasks/box.json'}, "
+        "from rllib_odac.experiments.studies import Study\n"
+        "study = Study(tasks={'box': 'tasks/box.json'}, "
         "methods={'odac': {}, 'her': {'objective': 'her'}}, seeds=1)"
     )
     runs = read_study(tmp_path / "a.yaml").runs()
@@ -271,7 +272,8 @@ def test_one_process_at_a_time_writes_results(tmp_path):
 
 def test_a_lock_goes_with_its_process(tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from rllib_odac.studies.locks import locked\n"
+        "import sys, time; from pathlib import Path\n"
+        "from rllib_odac.experiments.studies.locks import locked\n"
         "with locked(Path(sys.argv[1]), 'it'): print('held', flush=True); time.sleep(60)"
     )
     path = tmp_path / "a.lock"

@@ -14,14 +14,14 @@ import pytest
 import yaml
 from ray import tune
 
-from rllib_odac.runs import RunSpec, read_spec
-from rllib_odac.sweeps import Sweep, open_storage, read_study
-from rllib_odac.sweeps.command import main
-from rllib_odac.sweeps.importance import importances
-from rllib_odac.sweeps.results import SweepResults
-from rllib_odac.sweeps.space import Domain, initial, read_space
-from rllib_odac.sweeps.storage import Storage
-from rllib_odac.sweeps.study import SweepStudy
+from rllib_odac.experiments.run import RunSpec, read_spec
+from rllib_odac.experiments.sweeps import Sweep, open_storage, read_study
+from rllib_odac.experiments.sweeps.command import main
+from rllib_odac.experiments.sweeps.importance import importances
+from rllib_odac.experiments.sweeps.results import SweepResults
+from rllib_odac.experiments.sweeps.space import Domain, initial, read_space
+from rllib_odac.experiments.sweeps.storage import Storage
+from rllib_odac.experiments.sweeps.study import SweepStudy
 
 CONFIGS = Path(__file__).parents[2] / "tune_configs"
 SPACE = {"lr": {"log_uniform": [1e-4, 1e-2]}, "hidden": {"choice": [[32, 32], [64]]}}
@@ -204,7 +204,7 @@ def test_a_schedule_stands_for_its_first_value_among_numbers():
 
 
 def test_random_configurations_start_with_the_base_and_can_be_repeated():
-    from rllib_odac.sweeps.search import draw_configurations, given_configurations
+    from rllib_odac.experiments.sweeps.search import draw_configurations, given_configurations
 
     study = make_study()
     drawn = draw_configurations(study, 5, seed=1)
@@ -217,7 +217,11 @@ def test_random_configurations_start_with_the_base_and_can_be_repeated():
 
 
 def test_tune_hands_every_trial_the_configuration_that_was_drawn_for_it():
-    from rllib_odac.sweeps.search import draw_configurations, given_configurations, given_space
+    from rllib_odac.experiments.sweeps.search import (
+        draw_configurations,
+        given_configurations,
+        given_space,
+    )
 
     # Values that are no numbers: a schedule, a word, widths of layers.
     settings = {"lr": [[0, 1e-3], [600, 1e-4]], "kl_weight": "auto"}
@@ -237,7 +241,7 @@ def test_tune_hands_every_trial_the_configuration_that_was_drawn_for_it():
 
 def test_optuna_gets_the_mean_over_seeds_and_outlives_its_process(tmp_path):
     pytest.importorskip("optuna", reason='needs pip install "rllib-odac[sweep]"')
-    from rllib_odac.sweeps.search import OptunaConfigurations
+    from rllib_odac.experiments.sweeps.search import OptunaConfigurations
 
     def search(restart):
         searcher = OptunaConfigurations(make_study(), seeds=[0, 1], seed=0)
@@ -266,7 +270,7 @@ def test_optuna_gets_the_mean_over_seeds_and_outlives_its_process(tmp_path):
 
 
 def test_a_population_stays_in_its_space():
-    from rllib_odac.sweeps.search import StaysInSpace, make_scheduler, mutable_part
+    from rllib_odac.experiments.sweeps.search import StaysInSpace, make_scheduler, mutable_part
 
     space = read_space({**SPACE, "prior_discount": {"uniform": [0.9, 0.99]}})
     assert set(mutable_part(space)) == {"lr", "prior_discount"}

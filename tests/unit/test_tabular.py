@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from rllib_odac import losses
-from rllib_odac.tabular import FloatArray, TabularODAC
+from rllib_odac.maths import losses
+from rllib_odac.maths.tabular import FloatArray, TabularODAC
 
 PRIOR_DISCOUNTS = (0.01, 0.3, 0.9, 0.99, 0.999)
 

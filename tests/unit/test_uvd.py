@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from rllib_odac.losses import bellman_target
-from rllib_odac.objectives import UVDObjective
+from rllib_odac.agent.objectives import UVDObjective
+from rllib_odac.maths.losses import bellman_target
 
 STATES, ACTIONS, SPACING, DISTANCE, DISCOUNT = 9, 2, 0.25, 0.375, 0.8
 PLACES = SPACING * torch.arange(STATES) - 1  # of the states on a line, in goal scales

@@ -1,0 +1,1 @@
+"""What learns: networks, objectives and the gradient step."""

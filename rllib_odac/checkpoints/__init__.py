@@ -1,0 +1,1 @@
+"""Checkpoints: their manifest, the replay shards, any file system, saving and restoring."""

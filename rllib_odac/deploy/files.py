@@ -1,0 +1,120 @@
+"""The folder `policy/` of a checkpoint: `policy.npz` and `policy.json`, which need no Ray to read.
+
+policy.npz    the policy's and the normalisers' arrays, by the names that `ODACRLModule` gives them
+policy.json   what `PolicySpec` says
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from operator import methodcaller
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rllib_odac.deploy.network import PolicyNetwork
+from rllib_odac.deploy.spec import ACTION, INPUTS, BoxSpec, PolicySpec
+
+if TYPE_CHECKING:
+    from rllib_odac.checkpoints.checkpointer import ResumableAlgorithm
+    from rllib_odac.checkpoints.storage import Place
+
+DIRECTORY = "policy"
+ARRAYS = "policy.npz"
+SPEC = "policy.json"
+CHECKPOINT_MANIFEST = "odac.json"  # written last: a checkpoint without it is not whole
+COMPONENTS = ("policy.", "observation_normalizer.", "goal_center", "goal_scale")
+NOT_NEEDED = "goal_scale_known"  # only says whether the scale is still to be found
+
+
+def write_policy(checkpoint: Place, algorithm: ResumableAlgorithm) -> None:
+    """Writes the policy that the learners have now into a checkpoint's folder `policy/`."""
+    directory = checkpoint / DIRECTORY
+    directory.make_directory()
+    for name, content in policy_files(algorithm).items():
+        (directory / name).write(methodcaller("write", content))
+
+
+def policy_files(algorithm: ResumableAlgorithm) -> dict[str, bytes]:
+    """The files of the folder `policy/` by name, of the policy that the learners have now."""
+    from ray.rllib.core import DEFAULT_MODULE_ID
+
+    weights = algorithm.learner_group.get_weights()[DEFAULT_MODULE_ID]
+    observation, action = algorithm.spaces[DEFAULT_MODULE_ID]
+    spaces = {name: BoxSpec.of(observation[name]) for name in INPUTS}
+    spec = PolicySpec(
+        env=str(algorithm.config.env),
+        objective=type(algorithm.config.build_objective()).__name__,
+        env_steps=algorithm.env_steps,
+        updates=algorithm.updates,
+        hidden=tuple(algorithm.config.hidden),
+        spaces=spaces | {ACTION: BoxSpec.of(action)},
+    )
+    arrays = {
+        name: np.asarray(array)
+        for name, array in weights.items()
+        if name.startswith(COMPONENTS) and name != NOT_NEEDED
+    }
+    return files_of(spec, arrays)
+
+
+def files_of(spec: PolicySpec, arrays: Mapping[str, Any]) -> dict[str, bytes]:
+    """The files of the folder `policy/` by name.
+
+    Args:
+        spec: What the policy says of itself.
+        arrays: Those of `PolicyNetwork`, by name.
+    """
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)
+    return {ARRAYS: stream.getvalue(), SPEC: spec.to_json().encode()}
+
+
+def read_policy(path: Path) -> tuple[PolicySpec, PolicyNetwork]:
+    """Reads the policy of a checkpoint, of a run's newest checkpoint or of a folder `policy/`.
+
+    Raises:
+        ValueError: If there is none in that directory, or it is damaged.
+    """
+    directory = _policy_directory(path)
+    spec = PolicySpec.from_json((directory / SPEC).read_bytes(), directory / SPEC)
+    try:
+        with np.load(directory / ARRAYS, allow_pickle=False) as stored:
+            return spec, PolicyNetwork(spec, dict(stored))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        text = " ".join(str(error).split())
+        raise ValueError(f"'{directory / ARRAYS}' is damaged: {text}") from None
+
+
+def _policy_directory(path: Path) -> Path:
+    if (path / SPEC).is_file():
+        return path
+    if (path / DIRECTORY / SPEC).is_file():
+        return path / DIRECTORY
+    steps = {p: _env_steps(p) for p in (*path.glob("checkpoints/*"), path / "checkpoint_final")}
+    whole = [p for p, number in steps.items() if number >= 0]
+    if whole:  # a run that has gone on is past its final checkpoint
+        return max(whole, key=lambda p: steps[p]) / DIRECTORY
+    if (path / CHECKPOINT_MANIFEST).is_file():
+        raise ValueError(
+            f"The checkpoint '{path}' was written before checkpoints held '{DIRECTORY}/{SPEC}'; "
+            "restore it and save it again."
+        )
+    raise ValueError(
+        f"'{path}' holds no policy: it must be a checkpoint or a run directory of ODAC, or a file "
+        "that `odac export` wrote."
+    )
+
+
+def _env_steps(checkpoint: Path) -> int:
+    """Steps behind a whole checkpoint's policy; -1 if it is none or has none."""
+    if checkpoint.suffix == ".partial" or not (checkpoint / DIRECTORY / SPEC).is_file():
+        return -1
+    try:
+        return int(json.loads((checkpoint / CHECKPOINT_MANIFEST).read_text())["env_steps"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return -1

@@ -1,0 +1,343 @@
+"""A training run in a directory: what `odac train` does, for Python users too.
+
+config.json          what was asked for
+progress.csv         one row an iteration; `metrics` says what each column means
+tensorboard/         the same as event files
+checkpoints/         the newest whole checkpoints, named by environment steps
+checkpoint_final/    the last one
+learning_curve.png   success and distance over steps
+summary.json         the figures at the end, versions and seed
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from rllib_odac import metrics
+from rllib_odac.checkpoints.manifest import checkpoints_of_run, read_manifest, restore_newest
+from rllib_odac.experiments.spec import RunSpec, read_spec
+from rllib_odac.runtime.cluster import Processes, check_room, join_or_start, num_cpus, processes
+from rllib_odac.runtime.faults import InterruptedRun
+
+if TYPE_CHECKING:
+    from tensorboardX import SummaryWriter
+
+    from rllib_odac.algorithm import ODAC
+
+__all__ = ["FIGURES", "PROGRESS_COLUMNS", "Run", "RunSpec", "read_spec"]
+
+FIGURES, LEARNING = tuple(metrics.FIGURES), tuple(metrics.LEARNING)
+PROGRESS_COLUMNS = tuple(metrics.METRICS)
+CHECKPOINTS_KEPT = 2
+LEARNER_FAILURES = 3  # in a row, without a new checkpoint in between, that a run goes on after
+
+logger = logging.getLogger(__name__)
+
+
+class LearnerLostError(Exception):
+    """The process of a remote learner is dead."""
+
+
+class Run:
+    """A training run bound to its directory.
+
+    Args:
+        spec: What to run.
+        out: The run's directory.
+        resume: Go on from the newest whole checkpoint in the directory, if there is one.
+        on_row: Called with each new row of progress.
+
+    Raises:
+        ValueError: If a setting is wrong, the directory holds another run, or this one and
+            `resume` is not set, or it cannot be written.
+    """
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        out: str | os.PathLike[str],
+        resume: bool = False,
+        on_row: Callable[[Mapping[str, Any]], None] = lambda row: None,
+    ) -> None:
+        self.out = Path(out).absolute()
+        self.resume = resume
+        self.on_row = on_row
+        self.rows: list[dict[str, Any]] = []
+        self._algorithm: ODAC | None = None
+        self._config = spec.config()
+        self.spec = self._with_its_checkpoints(spec)
+        self._check_directory()
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"out is '{self.out}', which cannot be made: {error}.") from None
+        if not os.access(self.out, os.W_OK):
+            raise ValueError(f"out is '{self.out}', which cannot be written to.")
+
+    @property
+    def summary_if_finished(self) -> dict[str, Any] | None:
+        """The summary, if the run has ended as far as its specification asks for."""
+        path = self.out / "summary.json"
+        if not path.exists():
+            return None
+        summary: dict[str, Any] = json.loads(path.read_text())
+        stop = self.spec.stop_success
+        solved = stop is not None and summary["success_rate"] >= stop
+        return summary if summary["env_steps"] >= self.spec.steps or solved else None
+
+    @property
+    def processes(self) -> list[Processes]:
+        """The processes that this run starts through Ray, beside the one it is called in."""
+        return processes(self._config)
+
+    def train(self) -> dict[str, Any]:
+        """Trains to the end and returns the summary.
+
+        It uses the Ray cluster that this process has joined. If it has joined none, it joins the
+        one that the variable RAY_ADDRESS names, or starts Ray with room for every process.
+
+        Returns:
+            What `summary.json` holds.
+
+        Where a learner dies, all begins anew from the newest checkpoint. Where something else
+        fails, a checkpoint is written first, if the learners are whole.
+
+        Raises:
+            ValueError: If the cluster can never hold the run's processes.
+            InterruptedRun: After `stop`; the run can be resumed from where it was.
+            RuntimeError: If learners die again and again without a new checkpoint in between.
+        """
+        import ray
+
+        if (summary := self.summary_if_finished) is not None:
+            return summary
+        if not ray.is_initialized():
+            join_or_start(num_cpus=num_cpus(self.processes))
+        check_room(self.processes)
+        _write_json(self.out / "config.json", asdict(self.spec))
+        failures, reached = 0, -1
+        while True:
+            try:
+                return self._train_until_a_learner_dies()
+            except LearnerLostError as error:
+                steps = self.env_steps_saved
+                failures = failures + 1 if steps == reached else 1
+                reached = steps
+                if failures > LEARNER_FAILURES:
+                    raise RuntimeError(
+                        f"A learner was lost {failures} times without a new checkpoint in between; "
+                        "the run goes on with --resume."
+                    ) from error
+                logger.warning(
+                    "A learner is lost; the run goes on from its checkpoint at %d environment "
+                    "steps.",
+                    steps,
+                )
+
+    @property
+    def env_steps_saved(self) -> int:
+        """Environment steps of the newest checkpoint; 0 if there is none."""
+        for checkpoint in checkpoints_of_run(self.out):
+            with contextlib.suppress(ValueError):  # damaged
+                return int(read_manifest(checkpoint)["env_steps"])
+        return 0
+
+    def stop(self) -> bool:
+        """Lets `train`, from a signal handler or another thread, save soon and end.
+
+        Returns:
+            Whether it trains; if not, there is nothing to be saved, and nothing has been done.
+        """
+        if self._algorithm is not None:
+            self._algorithm.is_interrupted = True
+        return self._algorithm is not None
+
+    def _train_until_a_learner_dies(self) -> dict[str, Any]:
+        from rllib_odac.experiments.tensorboard import open_writer
+
+        algorithm = self._config.build_algo()
+        try:
+            self._restore(algorithm)
+            self._algorithm = algorithm
+            with open_writer(self.out / "tensorboard", algorithm.env_steps) as board:
+                self._train(algorithm, board)
+            self._algorithm = None  # what is left is quickly done
+            return self._finish(algorithm)
+        except Exception as error:
+            if algorithm.has_lost_a_learner:
+                raise LearnerLostError from error
+            if self._algorithm is not None:
+                self._save_what_there_is(algorithm, error)
+            raise
+        finally:
+            self._algorithm = None
+            algorithm.stop()
+
+    def _save_what_there_is(self, algorithm: ODAC, error: Exception) -> None:
+        """Writes a checkpoint after an interruption, or a failure that spared the learners."""
+        if isinstance(error, InterruptedRun):
+            algorithm.drain()
+            self._checkpoint(algorithm, self._checkpoint_path(algorithm.env_steps))
+        elif algorithm.can_be_saved:
+            with contextlib.suppress(Exception):  # what failed first is what counts
+                algorithm.forget_samples()
+                self._checkpoint(algorithm, self._checkpoint_path(algorithm.env_steps))
+
+    def _train(self, algorithm: ODAC, board: SummaryWriter) -> None:
+        from rllib_odac.experiments.tensorboard import write_scalars
+
+        start = time.perf_counter() - (self.rows[-1]["wall_s"] if self.rows else 0.0)
+        saved = algorithm.env_steps
+        algorithm.end_at(self.spec.steps)
+        while algorithm.env_steps < self.spec.steps:
+            left = self.spec.steps - algorithm.env_steps
+            if left < self.spec.evaluate_every:
+                algorithm.shorten_iteration(left)
+            result = algorithm.train()
+            row = self._row(algorithm, result)
+            is_due = algorithm.env_steps - saved >= self.spec.checkpoint_interval
+            if is_due:
+                algorithm.drain()  # a checkpoint needs it, and it may bring the last steps
+            solved = self._is_solved(row["success_rate"])
+            if solved or algorithm.env_steps >= self.spec.steps:
+                # The last figures are those of the thorough evaluation.
+                algorithm.drain()
+                row |= {"env_steps": algorithm.env_steps, "updates": algorithm.updates}
+                row |= algorithm.evaluate_held_out(self.spec.final_episodes)
+                solved = self._is_solved(row["success_rate"])
+            row["wall_s"] = round(time.perf_counter() - start, 2)
+            self.rows.append({name: row.get(name) for name in PROGRESS_COLUMNS})
+            self._write_progress()
+            write_scalars(board, self.rows[-1])
+            self.on_row(self.rows[-1])
+            if solved or algorithm.env_steps >= self.spec.steps:
+                return
+            if is_due:
+                self._checkpoint(algorithm, self._checkpoint_path(algorithm.env_steps))
+                saved = algorithm.env_steps
+
+    def _is_solved(self, success_rate: float) -> bool:
+        return self.spec.stop_success is not None and success_rate >= self.spec.stop_success
+
+    def _row(self, algorithm: ODAC, result: Mapping[str, Any]) -> dict[str, Any]:
+        learned = result.get("learners", {}).get("default_policy", {})
+        evaluated = result["evaluation"]["env_runners"]
+        return {
+            "iteration": algorithm.iteration,
+            "env_steps": algorithm.env_steps,
+            "updates": algorithm.updates,
+            **{name: float(evaluated[name]) for name in FIGURES},
+            **{name: float(learned[name]) for name in LEARNING if name in learned},
+        }
+
+    def _finish(self, algorithm: ODAC) -> dict[str, Any]:
+        from rllib_odac.evaluation.plots import plot_learning_curve
+
+        self._checkpoint(algorithm, self.out / "checkpoint_final")
+        plot_learning_curve(
+            pd.DataFrame(self.rows),
+            self.out / "learning_curve.png",
+            f"{self.spec.objective} on {self.spec.env}, seed {self.spec.seed}",
+        )
+        summary = self.rows[-1] | {
+            "env": self.spec.env,
+            "objective": self.spec.objective,
+            "seed": self.spec.seed,
+            "evaluation_episodes": self.spec.final_episodes,
+            "faults": asdict(algorithm.losses),
+            "versions": {
+                name: version(name)
+                for name in ("rllib-odac", "ray", "torch", "gymnasium", "mujoco", "numpy")
+            }
+            | {"python": platform.python_version()},
+        }
+        _write_json(self.out / "summary.json", summary)
+        return summary
+
+    # Checkpoints and resuming ---------------------------------------------------------------------
+
+    def _checkpoint_path(self, env_steps: int) -> Path:
+        return self.out / "checkpoints" / f"step_{env_steps:09d}"
+
+    def _checkpoint(self, algorithm: ODAC, path: Path) -> None:
+        algorithm.save_to_path(str(path))
+        if path.parent.name == "checkpoints":
+            for old in sorted(path.parent.glob("step_*[0-9]"))[:-CHECKPOINTS_KEPT]:
+                shutil.rmtree(old)
+
+    def _restore(self, algorithm: ODAC) -> None:
+        self.rows = []
+        if restore_newest(self.out, algorithm.restore_from_path) is not None:
+            progress = pd.read_csv(self.out / "progress.csv", float_precision="round_trip")
+            kept = progress[progress["env_steps"] <= algorithm.env_steps]
+            self.rows = [
+                {str(name): value for name, value in row.items() if not pd.isna(value)}
+                for row in kept.to_dict("records")
+            ]
+        self._write_progress()
+
+    def _write_progress(self) -> None:
+        partial = self.out / "progress.csv.partial"
+        pd.DataFrame(self.rows, columns=list(PROGRESS_COLUMNS)).to_csv(partial, index=False)
+        os.replace(partial, self.out / "progress.csv")
+
+    def _with_its_checkpoints(self, spec: RunSpec) -> RunSpec:
+        """The specification with the interval between checkpoints written out.
+
+        Saving drops open episodes, so the interval is part of what a run does: one that is resumed
+        to go further keeps its own, unless it is told otherwise.
+        """
+        path = self.out / "config.json"
+        interval = spec.checkpoint_every
+        if interval is None and self.resume and path.is_file():
+            with contextlib.suppress(ValueError):  # a damaged file is reported later
+                interval = json.loads(path.read_text()).get("checkpoint_every")
+        return replace(spec, checkpoint_every=interval or spec.checkpoint_interval)
+
+    def _check_directory(self) -> None:
+        path = self.out / "config.json"
+        if self.out.exists() and not self.out.is_dir():
+            raise ValueError(f"out is '{self.out}', which is a file; it must be a directory.")
+        if not path.exists():
+            # A run that was killed before it began may leave half a config.json.
+            if self.out.is_dir() and {*os.listdir(self.out)} - {"config.json.partial"}:
+                raise ValueError(
+                    f"out is '{self.out}', which holds other files; it must be empty, new, or a "
+                    "run to resume."
+                )
+            return
+        wanted = json.loads(json.dumps(asdict(self.spec)))
+        try:
+            stored = json.loads(path.read_text())
+        except ValueError as error:
+            raise ValueError(f"'{path}' is damaged: {error}.") from None
+        if not self.resume:
+            raise ValueError(
+                f"out is '{self.out}', which holds a run of {stored['env']} already; give another "
+                "directory, or --resume to go on with it."
+            )
+        for name in ("env", "objective", "seed", "settings"):  # the rest may change on the way
+            if stored[name] != wanted[name]:
+                raise ValueError(
+                    f"{name} is {wanted[name]!r}, but the run in '{self.out}' has "
+                    f"{stored[name]!r}; resume it with that or give another directory."
+                )
+
+
+def _write_json(path: Path, content: Any) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(partial, path)

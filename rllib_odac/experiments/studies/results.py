@@ -1,0 +1,137 @@
+"""The results of a study in a directory; the runs themselves, checkpoints and all, lie elsewhere.
+
+study.json                        what was asked for: every run's specification, labels, reference
+results.csv                       one row a finished run, in the study's order
+curves/TASK-METHOD-SEED.csv       the progress of each
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Self
+
+from rllib_odac.experiments.run import FIGURES
+from rllib_odac.experiments.studies.locks import locked
+from rllib_odac.experiments.studies.study import Study, StudyRun
+
+MACHINE = ("cpu", "cores", "jobs")  # model, number of cores, runs at once
+VERSIONS = ("rllib-odac", "ray", "torch", "python")
+ROW_COLUMNS = (
+    *("task", "method", "seed", "env", "objective", "env_steps", "updates", "wall_s", *FIGURES),
+    *("evaluation_episodes", *MACHINE, *VERSIONS, "command", "spec"),
+)
+
+
+class StudyResults:
+    """A study's results in their directory; writing them takes `with`, which locks it.
+
+    Args:
+        study: The study.
+        out: The directory.
+
+    Raises:
+        ValueError: If the directory holds results of other runs than the study's.
+    """
+
+    def __init__(self, study: Study, out: str | os.PathLike[str]) -> None:
+        self.study = study
+        self.out = Path(out).absolute()
+        self.path = self.out / "results.csv"
+        self._runs = {run.key: run for run in study.runs()}
+        self._lock = contextlib.ExitStack()
+        self.rows = self._read_rows()
+
+    def __enter__(self) -> Self:
+        try:
+            (self.out / "curves").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"out is '{self.out}', which cannot be made: {error}.") from None
+        self._lock.enter_context(locked(self.out / ".lock", f"out '{self.out}'"))
+        self.rows = self._read_rows()
+        _write(self.out / "study.json", json.dumps(self._described(), indent=2) + "\n")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.close()
+
+    def missing(self, runs: Iterable[StudyRun]) -> list[StudyRun]:
+        """Those of the runs that have no row yet."""
+        return [run for run in runs if run.key not in self.rows]
+
+    def add(self, run: StudyRun, summary: Mapping[str, Any], curve: str) -> dict[str, str]:
+        """Adds a finished run; whatever order they end in, rows stand in the study's.
+
+        Args:
+            run: The run.
+            summary: What its summary.json holds, `versions` and the `MACHINE` it was made on
+                among it.
+            curve: What its progress.csv holds.
+
+        Returns:
+            The new row.
+        """
+        found = {
+            **dict(zip(("task", "method", "seed"), run.key, strict=True)),
+            **summary,
+            **summary["versions"],
+            "command": run.command,
+            "spec": run.digest,
+        }
+        self.rows[run.key] = {name: str(found.get(name, "")) for name in ROW_COLUMNS}
+        # The curve first: a run with a row has one.
+        _write(self.out / "curves" / f"{run.name}.csv", curve)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, ROW_COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows[key] for key in self._runs if key in self.rows)
+        _write(self.path, text.getvalue())
+        return self.rows[run.key]
+
+    def _read_rows(self) -> dict[tuple[str, str, int], dict[str, str]]:
+        if not self.path.exists():
+            return {}
+        rows = {}
+        with open(self.path, newline="") as file:
+            for row in csv.DictReader(file):
+                if not set(ROW_COLUMNS) <= set(row):
+                    raise ValueError(f"'{self.path}' holds no results of a study.")
+                key = row["task"], row["method"], int(row["seed"])
+                name = f"'{self.path}' has a row of {row['task']} {row['method']} seed {key[2]}"
+                if key not in self._runs:
+                    raise ValueError(f"{name}, which the study has not; give another --out.")
+                if row["spec"] != self._runs[key].digest:
+                    raise ValueError(
+                        f"{name}, which was made with other settings; give another --out."
+                    )
+                rows[key] = row
+        return rows
+
+    def _described(self) -> dict[str, Any]:
+        study = self.study
+        return {
+            "tasks": list(study.tasks),
+            "methods": {method: study.labels.get(method, method) for method in study.methods},
+            "baseline": study.baseline,
+            "reference": study.reference,
+            "reference_name": study.reference_name,
+            "reference_metric": study.reference_metric,
+            "runs": [
+                {"task": run.task, "method": run.method, "hash": run.digest}
+                | {"command": run.command, "spec": asdict(run.spec)}
+                for run in self._runs.values()
+            ],
+        }
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes beside the file and renames: it is whole or as it was."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    os.replace(partial, path)

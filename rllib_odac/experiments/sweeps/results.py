@@ -1,0 +1,169 @@
+"""What came of a sweep: a row a trial, configurations ranked, and files that others can use."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from rllib_odac.experiments.run import FIGURES
+from rllib_odac.experiments.studies.study import told_fields
+from rllib_odac.experiments.sweeps.importance import importances
+from rllib_odac.experiments.sweeps.space import initial
+
+if TYPE_CHECKING:
+    from rllib_odac.experiments.run import RunSpec
+    from rllib_odac.experiments.sweeps.runner import Sweep
+
+CURVE_COLUMNS = ("env_steps", "updates", *FIGURES, "time_total_s")
+FILES = ("report.html", "best.json", "results.csv", "results.parquet")
+
+
+@dataclass
+class SweepResults:
+    """The results of a sweep.
+
+    Attributes:
+        sweep: The sweep.
+        trials: One row a trial: `trial`, `configuration` (numbered as tried first), `seed`,
+            `status` ("finished", "stopped" by the scheduler, or "failed"), the hyper-parameters,
+            the last figures, `passed`, `env_steps`, `updates`, `seconds`, `checkpoint`, `error`.
+        curves: By trial, its figures at each evaluation.
+    """
+
+    sweep: Sweep
+    trials: pd.DataFrame
+    curves: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, grid: Any, sweep: Sweep) -> SweepResults:
+        """The results that Ray Tune's grid holds."""
+        rows, curves = [], {}
+        for result in grid:
+            row = _row(result, sweep)
+            rows.append(row)
+            frame = result.metrics_dataframe
+            if frame is not None and len(frame):
+                curves[row["trial"]] = frame[[c for c in CURVE_COLUMNS if c in frame]]
+        trials = pd.DataFrame(rows)
+        names = trials[list(sweep.study.space)].map(json.dumps).agg(" ".join, axis=1)
+        trials.insert(1, "configuration", pd.factorize(names)[0])
+        return cls(sweep, trials, curves)
+
+    @property
+    def space(self) -> list[str]:
+        """Names of the hyper-parameters."""
+        return list(self.sweep.study.space)
+
+    @property
+    def failed(self) -> pd.DataFrame:
+        """Trials that failed for good."""
+        return self.trials[self.trials["status"] == "failed"]
+
+    @property
+    def configurations(self) -> pd.DataFrame:
+        """One row a configuration, the best first.
+
+        Those that all seeds took to the end come before those that a scheduler ended, which come
+        before those that failed; then the mean of the metric over seeds decides.
+        """
+        study = self.sweep.study
+        defaults = _key(study.defaults())
+        rows = []
+        for number, group in self.trials.groupby("configuration"):
+            values = {name: group[name].iloc[0] for name in self.space}
+            statuses = set(group["status"])
+            rows.append(
+                {
+                    "configuration": number,
+                    "is_default": _key(values) == defaults,
+                    **values,
+                    "seeds": len(group),
+                    "status": next(s for s in ("failed", "stopped", "finished") if s in statuses),
+                    **{name: group[name].mean() for name in FIGURES},
+                    f"{study.metric}_std": group[study.metric].std(),
+                    "env_steps": int(group["env_steps"].min()),
+                    "passed": bool(group["passed"].all()),
+                }
+            )
+        table = pd.DataFrame(rows)
+        order = table["status"].map({"finished": 0, "stopped": 1, "failed": 2})
+        sign = -1 if study.mode == "max" else 1
+        ranked = table.assign(_order=order, _figure=sign * table[study.metric])
+        ranked = ranked.sort_values(["_order", "_figure"], kind="stable", ignore_index=True)
+        return ranked.drop(columns=["_order", "_figure"])
+
+    @property
+    def best(self) -> pd.Series:
+        """The best configuration."""
+        return self.configurations.iloc[0]
+
+    @property
+    def default(self) -> pd.Series | None:
+        """The base's own configuration, if a trial had it to its end."""
+        table = self.configurations
+        found = table[table["is_default"]]
+        return found.iloc[0] if len(found) else None
+
+    @property
+    def importances(self) -> pd.DataFrame:
+        """What each hyper-parameter explains of the metric; see `importance.importances`."""
+        table = self.configurations.sort_values("configuration")
+        numeric = [name for name, domain in self.sweep.study.space.items() if domain.is_numeric]
+        values = table[self.space].copy()
+        for name in numeric:  # the base may have a schedule
+            values[name] = values[name].map(initial)
+        return importances(values, table[self.sweep.study.metric].tolist(), numeric)
+
+    def best_spec(self) -> RunSpec:
+        """The run of the best configuration."""
+        return self.sweep.study.spec({name: self.best[name] for name in self.space})
+
+    def write(self, out: Path) -> None:
+        """Writes `FILES` into a directory."""
+        from rllib_odac.experiments.sweeps.report import report
+
+        table = self.trials.copy()
+        for name in self.space:  # lists as texts: a column has one type
+            if not self.sweep.study.space[name].is_numeric or table[name].dtype == object:
+                table[name] = table[name].map(json.dumps)
+        table.to_csv(out / "results.csv", index=False)
+        table.to_parquet(out / "results.parquet", index=False)
+        told = {"env": self.sweep.study.base.env} | told_fields(self.best_spec())
+        (out / "best.json").write_text(json.dumps(told, indent=2, default=_plain) + "\n")
+        (out / "report.html").write_text(report(self))
+
+
+def _row(result: Any, sweep: Sweep) -> dict[str, Any]:
+    metrics = result.metrics or {}
+    success = metrics.get("success_rate", float("nan"))
+    finished = bool(metrics.get("finished"))
+    status = "finished" if finished else "failed" if result.error is not None else "stopped"
+    error = "" if result.error is None else str(result.error).strip().splitlines()[-1]
+    return {
+        "trial": metrics.get("trial_id") or Path(result.path).name.removeprefix("trial_"),
+        "seed": result.config["seed"],
+        "status": status,
+        **{name: result.config[name] for name in sweep.study.space},
+        **{name: metrics.get(name, float("nan")) for name in FIGURES},
+        "passed": finished and success >= sweep.study.threshold,
+        "env_steps": int(metrics.get("env_steps", 0)),
+        "updates": int(metrics.get("updates", 0)),
+        "iterations": int(metrics.get("training_iteration", 0)),
+        "seconds": round(float(metrics.get("time_total_s", 0.0)), 1),
+        "checkpoint": result.checkpoint.path if result.checkpoint else "",
+        "error": error,
+    }
+
+
+def _key(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, sort_keys=True, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy number as Python's."""
+    return value.item()

@@ -1,0 +1,273 @@
+"""A sweep: a Ray Tune experiment in a storage folder, which goes on after any interruption.
+
+STORAGE/NAME/sweep.json      what was asked for
+STORAGE/NAME/trial_*/        Tune's: results, TensorBoard's events and checkpoints of each trial
+STORAGE/NAME/results/        results.csv, results.parquet, best.json, report.html
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rllib_odac.experiments.sweeps.space import MUTABLE
+from rllib_odac.experiments.sweeps.storage import Storage
+from rllib_odac.experiments.sweeps.study import SweepStudy
+from rllib_odac.runtime.cluster import Processes, own_process, processes
+
+if TYPE_CHECKING:
+    from rllib_odac.experiments.sweeps.results import SweepResults
+
+SCHEDULERS = ("asha", "pbt", "none")
+SEARCHERS = ("random", "optuna")
+MAX_FAILURES = 3  # of a trial, each retried from its newest checkpoint
+CHECKPOINTS_KEPT = 4  # more than come about between two notes of Tune, which may need the oldest
+CHECKPOINTS_KEPT_IN_POPULATION = 6  # others may be about to take over one that is not the newest
+SNAPSHOT_S = "2"  # seconds; what is lost of the driver's own notes when it is killed
+_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A search over hyper-parameters.
+
+    Attributes:
+        study: What is searched.
+        name: What the sweep's folder is called.
+        storage: Path or URI of the folder that it lies in; shared by all nodes of a cluster.
+        trials: Configurations; the first is the base's own.
+        seeds: Seeds of each.
+        scheduler: One of `SCHEDULERS`.
+        searcher: One of `SEARCHERS`.
+        resources: Fields of `ODACConfig` that say which processes a trial has and what they take.
+        seed: Of the search; configurations have the seeds from here on.
+        wandb: Project of Weights & Biases to log to.
+        mlflow: Tracking URI of MLflow to log to.
+    """
+
+    study: SweepStudy
+    name: str
+    storage: str
+    trials: int = 24
+    seeds: int = 1
+    scheduler: str = "asha"
+    searcher: str = "random"
+    resources: Mapping[str, Any] | None = None
+    seed: int = 0
+    wandb: str | None = None
+    mlflow: str | None = None
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise ValueError(
+                f"name is '{self.name}', but must consist of letters, digits, '_', '.' and '-'."
+            )
+        for name, least in (("trials", 1), ("seeds", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least {least}.")
+        for name, allowed in (("scheduler", SCHEDULERS), ("searcher", SEARCHERS)):
+            if getattr(self, name) not in allowed:
+                value = getattr(self, name)
+                raise ValueError(f"{name} is '{value}', but must be one of {list(allowed)}.")
+        if self.scheduler == "pbt":
+            self._check_population()
+        for name, package, is_used in (
+            ("searcher", "optuna", self.searcher == "optuna"),
+            ("wandb", "wandb", self.wandb is not None),
+            ("mlflow", "mlflow", self.mlflow is not None),
+        ):
+            if is_used and importlib.util.find_spec(package) is None:
+                raise ValueError(
+                    f"{name} is '{getattr(self, name)}', which needs the package '{package}', "
+                    f"not installed here: pip install {package}"
+                )
+
+    def _check_population(self) -> None:
+        if self.searcher != "random":
+            raise ValueError(
+                f"searcher is '{self.searcher}', but must be random with scheduler pbt, which "
+                "searches by itself."
+            )
+        if self.seeds != 1 or self.trials < 2:
+            raise ValueError(
+                f"trials is {self.trials} and seeds is {self.seeds}, but scheduler pbt must have "
+                "at least 2 trials, of one seed each: they take over each other's configurations."
+            )
+        if not set(self.study.space) & set(MUTABLE):
+            raise ValueError(
+                f"space has {list(self.study.space)}, but scheduler pbt must have one of "
+                f"{list(MUTABLE)}, which can change in mid-run."
+            )
+
+    @property
+    def all_seeds(self) -> list[int]:
+        """The seeds of each configuration."""
+        return list(range(self.seed, self.seed + self.seeds))
+
+    def parameters(self) -> dict[str, Any]:
+        """What every trial is told, without its own configuration and seed.
+
+        Raises:
+            ValueError: With one sentence on the first setting that is wrong.
+        """
+        from rllib_odac.experiments.sweeps.trial import trial_parameters
+
+        return trial_parameters(self.study.base, self.resources or {})
+
+    def processes(self) -> list[Processes]:
+        """What one trial takes of a cluster."""
+        from rllib_odac.experiments.sweeps.trial import SweepConfig
+
+        config = SweepConfig().update_from_dict(self.parameters())
+        return [own_process(config), *processes(config)]
+
+    def described(self) -> dict[str, Any]:
+        """Everything that decides what trials do and which there are, for JSON."""
+        return {
+            "study": self.study.described(),
+            **{
+                name: getattr(self, name)
+                for name in ("trials", "seeds", "scheduler", "searcher", "seed")
+            },
+            "resources": dict(self.resources or {}),
+        }
+
+
+def open_storage(sweep: Sweep, resume: bool) -> Storage:
+    """The sweep's folder, after checking that it holds no other sweep.
+
+    Raises:
+        ValueError: If it cannot be written, holds a sweep and `resume` is not set, or another one.
+    """
+    storage = Storage.at(sweep.storage) / sweep.name
+    stored = storage.read_json("sweep.json")
+    if stored is None:
+        return storage
+    if not resume:
+        raise ValueError(
+            f"name is '{sweep.name}', but '{storage.uri}' holds a sweep already; give another "
+            "name, or --resume to go on with it."
+        )
+    asked = json.loads(json.dumps(sweep.described()))
+    for name, value in asked.items():
+        if stored[name] != value:
+            raise ValueError(
+                f"{name} is {value!r}, but the sweep in '{storage.uri}' has {stored[name]!r}; "
+                "resume it with that or give another name."
+            )
+    return storage
+
+
+def run_sweep(
+    sweep: Sweep,
+    storage: Storage,
+    on_trial: Callable[[str], None] = lambda line: None,
+    verbose: int = 0,
+) -> SweepResults:
+    """Runs a sweep, or what is left of it, on the Ray cluster that this process has joined.
+
+    Args:
+        sweep: The sweep.
+        storage: Its folder, see `open_storage`.
+        on_trial: Called with a line when a trial has ended.
+        verbose: How much Tune prints, from 0 to 2.
+
+    Returns:
+        The results, which have been written too.
+    """
+    from ray import tune
+
+    from rllib_odac.experiments.sweeps.progress import Progress
+    from rllib_odac.experiments.sweeps.results import SweepResults
+    from rllib_odac.experiments.sweeps.trial import SweepTrial
+
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", SNAPSHOT_S)
+    # Snapshots that often are meant.
+    os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
+    Progress.tell = [on_trial]
+    if tune.Tuner.can_restore(storage.uri):
+        tuner = tune.Tuner.restore(storage.uri, SweepTrial, resume_errored=True)
+    else:
+        storage.filesystem.create_dir(storage.path, recursive=True)
+        storage.write_json("sweep.json", sweep.described())
+        tuner = _new_tuner(sweep, verbose)
+    results = SweepResults.of(tuner.fit(), sweep)
+    with tempfile.TemporaryDirectory() as directory:
+        results.write(Path(directory))
+        (storage / "results").upload(directory)
+    return results
+
+
+def _new_tuner(sweep: Sweep, verbose: int) -> Any:
+    from ray import tune
+    from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
+
+    from rllib_odac.experiments.sweeps import search
+    from rllib_odac.experiments.sweeps.progress import Progress
+    from rllib_odac.experiments.sweeps.trial import SweepTrial
+
+    study, seeds = sweep.study, sweep.all_seeds
+    space = sweep.parameters()
+    if sweep.searcher == "optuna":
+        searcher: Any = search.OptunaConfigurations(study, seeds, sweep.seed)
+    else:
+        drawn = search.draw_configurations(study, sweep.trials, sweep.seed)
+        searcher = search.given_configurations(drawn, seeds)
+        space |= search.given_space(drawn, seeds)
+    base = study.base
+    kept = CHECKPOINTS_KEPT if sweep.scheduler != "pbt" else CHECKPOINTS_KEPT_IN_POPULATION
+    return tune.Tuner(
+        SweepTrial,
+        param_space=space,
+        tune_config=TuneConfig(
+            metric=study.metric,
+            mode=study.mode,
+            num_samples=sweep.trials * sweep.seeds,
+            search_alg=searcher,
+            scheduler=search.make_scheduler(sweep.scheduler, study),
+            reuse_actors=False,  # a trial has a process of its own, and nothing of another's
+            trial_name_creator=trial_name,
+            trial_dirname_creator=trial_name,
+        ),
+        run_config=RunConfig(
+            name=sweep.name,
+            storage_path=Storage.at(sweep.storage).uri,
+            verbose=verbose,
+            checkpoint_config=CheckpointConfig(
+                num_to_keep=kept,
+                checkpoint_frequency=max(1, base.checkpoint_interval // base.evaluate_every),
+                checkpoint_at_end=True,
+            ),
+            failure_config=FailureConfig(max_failures=MAX_FAILURES),
+            callbacks=[
+                Progress(study.metric, sweep.trials * sweep.seeds),
+                *_loggers(sweep),
+            ],
+        ),
+    )
+
+
+def trial_name(trial: Any) -> str:
+    """The name of a trial and of its folder."""
+    return f"trial_{trial.trial_id}"
+
+
+def _loggers(sweep: Sweep) -> list[Any]:
+    """Beside TensorBoard's, CSV's and JSON's, which Tune always has."""
+    loggers: list[Any] = []
+    if sweep.wandb is not None:
+        from ray.air.integrations.wandb import WandbLoggerCallback
+
+        loggers.append(WandbLoggerCallback(project=sweep.wandb, group=sweep.name))
+    if sweep.mlflow is not None:
+        from ray.air.integrations.mlflow import MLflowLoggerCallback
+
+        loggers.append(MLflowLoggerCallback(tracking_uri=sweep.mlflow, experiment_name=sweep.name))
+    return loggers

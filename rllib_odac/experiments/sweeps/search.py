@@ -1,0 +1,179 @@
+"""Which configurations a sweep tries, each with every seed, and which trials it ends early."""
+
+from __future__ import annotations
+
+import functools
+import math
+import pickle
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTraining
+from ray.tune.search import Searcher
+from ray.tune.search.basic_variant import BasicVariantGenerator
+
+from rllib_odac.experiments.sweeps.space import MUTABLE, Domain
+from rllib_odac.experiments.sweeps.study import SweepStudy
+
+TIME = "env_steps"  # what schedulers compare trials by
+PERTURBATIONS = 8  # of each member of a population
+
+
+def draw_configurations(study: SweepStudy, number: int, seed: int) -> list[dict[str, Any]]:
+    """The base's own configuration, then random ones."""
+    rng = np.random.default_rng(seed)
+    drawn = [
+        {name: domain.draw(rng) for name, domain in study.space.items()} for _ in range(number - 1)
+    ]
+    return [study.defaults(), *drawn]
+
+
+def given_configurations(
+    configurations: Sequence[Mapping[str, Any]], seeds: Sequence[int]
+) -> BasicVariantGenerator:
+    """Each of the configurations, by its number, with each of the seeds, in this order."""
+    points = [
+        {"configuration": number, "seed": seed}
+        for number in range(len(configurations))
+        for seed in seeds
+    ]
+    return BasicVariantGenerator(points_to_evaluate=points)
+
+
+def given_space(
+    configurations: Sequence[Mapping[str, Any]], seeds: Sequence[int]
+) -> dict[str, Any]:
+    """The space as Tune's domains, which `given_configurations` fills in.
+
+    Values are looked up by the configuration's number: of a point that is given to it, Tune would
+    take lists apart (a learning rate's schedule, layers' widths) and compare texts with numbers.
+    """
+    space = {
+        name: tune.sample_from(functools.partial(_value, configurations, name))
+        for name in configurations[0]
+    }
+    numbers = list(range(len(configurations)))
+    return {**space, "configuration": tune.choice(numbers), "seed": tune.choice(list(seeds))}
+
+
+def _value(configurations: Sequence[Mapping[str, Any]], name: str, spec: Any) -> Any:
+    return configurations[spec.config.configuration][name]
+
+
+class OptunaConfigurations(Searcher):
+    """The base's own configuration, then Optuna's suggestions, each with every seed.
+
+    Optuna's TPE sampler is told the mean over seeds of a configuration's last figures, so that it
+    learns nothing from the luck of one seed.
+
+    Args:
+        study: What is searched.
+        seeds: Seeds of each configuration.
+        seed: Optuna's own.
+    """
+
+    def __init__(self, study: SweepStudy, seeds: Sequence[int], seed: int) -> None:
+        import optuna
+
+        super().__init__(metric=study.metric, mode=study.mode)
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._space = dict(study.space)
+        self._seeds = list(seeds)
+        self._optuna = optuna.create_study(
+            sampler=optuna.samplers.TPESampler(seed=seed),
+            direction="maximize" if study.mode == "max" else "minimize",
+        )
+        self._current: tuple[Any, dict[str, Any]] = (None, study.defaults())
+        self._given = 0
+        self._asked: dict[str, Any] = {}  # by Tune's id, the trial of Optuna
+        self._values: dict[int, list[float]] = {}  # by Optuna's number, figures of its seeds
+
+    def suggest(self, trial_id: str) -> dict[str, Any]:
+        """The next configuration and seed."""
+        configuration, index = divmod(self._given, len(self._seeds))
+        if configuration > 0 and index == 0:
+            trial = self._optuna.ask()
+            values = {name: _suggest(trial, name, d) for name, d in self._space.items()}
+            self._current = trial, values
+        self._given += 1
+        trial, values = self._current
+        self._asked[trial_id] = trial
+        return {**values, "seed": self._seeds[index]}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Notes a figure, and tells Optuna the mean when it was the last seed's."""
+        import optuna
+
+        trial = self._asked.pop(trial_id, None)
+        if trial is None:  # the base's own configuration, or told already
+            return
+        values = self._values.setdefault(trial.number, [])
+        values.append(math.nan if error or not result else float(result[self.metric]))
+        if len(values) < len(self._seeds):
+            return
+        known = [value for value in values if math.isfinite(value)]
+        if known:
+            self._optuna.tell(trial, float(np.mean(known)))
+        else:
+            self._optuna.tell(trial, state=optuna.trial.TrialState.FAIL)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Writes everything that a restored search needs."""
+        with open(checkpoint_path, "wb") as file:
+            pickle.dump(self.__dict__, file)
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Reads what `save` wrote."""
+        with open(checkpoint_path, "rb") as file:
+            self.__dict__.update(pickle.load(file))
+
+
+def make_scheduler(name: str, study: SweepStudy) -> Any:
+    """Tune's scheduler of that name: "asha", "pbt" or "none"."""
+    steps, every = study.base.steps, study.base.evaluate_every
+    if name == "asha":
+        return ASHAScheduler(
+            time_attr=TIME,
+            max_t=steps,
+            grace_period=study.grace_steps,
+            reduction_factor=3,
+        )
+    if name == "pbt":
+        space = mutable_part(study.space)
+        return PopulationBasedTraining(
+            time_attr=TIME,
+            perturbation_interval=max(every, steps // PERTURBATIONS),
+            hyperparam_mutations={key: domain.to_tune() for key, domain in space.items()},
+            custom_explore_fn=StaysInSpace(space),
+        )
+    return FIFOScheduler()
+
+
+def mutable_part(space: Mapping[str, Domain]) -> dict[str, Domain]:
+    """The domains of hyper-parameters that may change in mid-run."""
+    return {name: domain for name, domain in space.items() if name in MUTABLE}
+
+
+class StaysInSpace:
+    """Takes back what Tune's perturbation, times 0.8 or 1.2, moved out of the space."""
+
+    def __init__(self, space: Mapping[str, Domain]) -> None:
+        self._space = dict(space)
+
+    def __call__(self, config: dict[str, Any]) -> dict[str, Any]:
+        """The configuration with each value in its domain."""
+        kept = {name: domain.clipped(config[name]) for name, domain in self._space.items()}
+        return config | kept
+
+
+def _suggest(trial: Any, name: str, domain: Domain) -> Any:
+    if domain.kind == "choice":  # by number, since Optuna takes no lists
+        return domain.values[trial.suggest_categorical(name, list(range(len(domain.values))))]
+    low, high = domain.values
+    if domain.kind == "integer":
+        return trial.suggest_int(name, low, high)
+    return trial.suggest_float(name, low, high, log=domain.kind == "log_uniform")

@@ -1,0 +1,182 @@
+"""`SweepTrial`: the Algorithm as Ray Tune runs it, with a budget and figures in every result."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ray.rllib.utils.annotations import override
+from ray.train._internal.session import _TrainingResult
+from ray.tune import Checkpoint
+
+from rllib_odac.algorithm import ODAC
+from rllib_odac.config import ODACConfig
+from rllib_odac.experiments.run import FIGURES, RunSpec
+from rllib_odac.learner import ODACTorchLearner
+
+ENDED = "ended.json"
+TOLD = (*FIGURES, "env_steps", "updates", "finished", "done")
+
+
+class SweepConfig(ODACConfig):
+    """`ODACConfig` with what a trial of a sweep is told: when it ends, and how thoroughly."""
+
+    def __init__(self, algo_class: type | None = None) -> None:
+        super().__init__(algo_class=algo_class or SweepTrial)
+        self.configuration: int | None = None  # its number in the sweep
+        self.budget = 100_000  # environment steps
+        self.stop_success: float | None = None  # success rate that ends the trial before
+        self.final_episodes = 100  # of the last evaluation
+
+
+class SweepTrial(ODAC):
+    """ODAC for Ray Tune.
+
+    Every result has the figures of `odac train` (`success_rate`, `final_distance`,
+    `normalized_distance`) from an evaluation on held-out goals, whether or not a training episode
+    ended in that iteration, and `env_steps`, `updates` and `finished`. A trial ends as a run does:
+    at its budget or stop rule, with a thorough evaluation.
+    """
+
+    config: SweepConfig
+
+    @classmethod
+    @override(ODAC)
+    def get_default_config(cls) -> SweepConfig:
+        return SweepConfig()
+
+    @override(ODAC)
+    def setup(self, config: SweepConfig) -> None:
+        super().setup(config)
+        self._ended = self._read_end()  # how this trial ended, as seen by an earlier process
+        if self._ended is not None:
+            self._iteration = self._ended["training_iteration"] - 1
+            self._time_total = self._ended["time_total_s"]
+
+    @override(ODAC)
+    def step(self) -> dict[str, Any]:
+        if self._ended is not None:
+            return self._ended["result"]
+        config = self.config
+        left = config.budget - self.env_steps
+        result = {}
+        if left > 0:  # else it was restored from its last checkpoint
+            self.end_at(config.budget)
+            if left < config.min_sample_timesteps_per_iteration:
+                self.shorten_iteration(left)
+            result = super().step()
+        solved = left > 0 and self._is_solved(result["evaluation"]["env_runners"])
+        if not solved and self.env_steps < config.budget:
+            return result | self._told(result["evaluation"]["env_runners"], finished=False)
+        self.drain()
+        figures = self.evaluate_held_out(config.final_episodes)
+        finished = self._is_solved(figures) or self.env_steps >= config.budget
+        return result | self._told(figures, finished)
+
+    def _is_solved(self, figures: Mapping[str, float]) -> bool:
+        stop = self.config.stop_success
+        return stop is not None and figures["success_rate"] >= stop
+
+    def _told(self, figures: Mapping[str, float], finished: bool) -> dict[str, Any]:
+        return {
+            **{name: float(figures[name]) for name in FIGURES},
+            "env_steps": self.env_steps,
+            "updates": self.updates,
+            "finished": finished,
+            "done": finished,
+        }
+
+    @override(ODAC)
+    def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
+        super().restore_from_path(path, *args, **kwargs)
+        kl_weight = self.config.kl_weight
+        if isinstance(kl_weight, str):  # "auto": learned, as the networks are
+            return
+        # A member of a population takes over another's networks and goes on with its own
+        # settings. The learning rate is set by each update; this one lies with the networks.
+        set_kl_weight = functools.partial(_set_kl_weight, kl_weight=kl_weight)
+        for result in self.learner_group.foreach_learner(set_kl_weight):
+            result.get()
+
+    # The end of a trial ---------------------------------------------------------------------------
+    #
+    # Tune notes now and then how far trials are; a driver that is killed has not noted the last of
+    # it, and would have trials that have ended go on from an older checkpoint. So a trial says
+    # itself, beside its checkpoints, that it has ended, and how.
+
+    @override(ODAC)
+    def save(self, checkpoint_dir: str | None = None) -> Any:
+        if self._ended is not None:
+            path = f"{self._storage.trial_fs_path}/{self._ended['checkpoint']}"
+            checkpoint = Checkpoint(path, self._storage.storage_filesystem)
+            return _TrainingResult(checkpoint, self._ended["result"] | self._totals)
+        saved = super().save(checkpoint_dir)
+        told = self._last_result or {}
+        if self._storage is not None and told.get("finished"):
+            ended = self._totals | {
+                "checkpoint": Path(saved.checkpoint.path).name,
+                "result": {name: told[name] for name in TOLD},
+            }
+            filesystem, path = self._storage.storage_filesystem, self._end_path
+            with filesystem.open_output_stream(path) as file:
+                file.write(json.dumps(ended, indent=2).encode())
+        return saved
+
+    @override(ODAC)
+    def restore(self, checkpoint_path: Any) -> None:
+        if self._ended is None:
+            super().restore(checkpoint_path)
+
+    @property
+    def _totals(self) -> dict[str, Any]:
+        return {"training_iteration": self.iteration, "time_total_s": self._time_total}
+
+    @property
+    def _end_path(self) -> str:
+        return f"{self._storage.trial_fs_path}/{ENDED}"
+
+    def _read_end(self) -> dict[str, Any] | None:
+        if self._storage is None:
+            return None
+        try:
+            with self._storage.storage_filesystem.open_input_stream(self._end_path) as file:
+                ended: dict[str, Any] = json.loads(file.readall())
+        except (FileNotFoundError, ValueError):  # there is none, or it was cut off
+            return None
+        return ended
+
+
+def trial_parameters(spec: RunSpec, resources: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of a trial as Tune passes it on: what differs from the defaults.
+
+    Args:
+        spec: The run.
+        resources: Further fields of `ODACConfig`: how many processes, and what each takes.
+
+    Raises:
+        ValueError: With one sentence on the first setting that is wrong.
+    """
+    config = spec.config()
+    return {
+        "env": spec.env,
+        "objective": spec.objective,
+        **spec.settings,
+        "seed": spec.seed,
+        "rollout_fragment_length": config.rollout_fragment_length,
+        "min_sample_timesteps_per_iteration": spec.evaluate_every,
+        "evaluation_duration": spec.evaluation_episodes,
+        "budget": spec.steps,
+        "stop_success": spec.stop_success,
+        "final_episodes": spec.final_episodes,
+        "log_level": "ERROR",
+        **resources,
+    }
+
+
+def _set_kl_weight(learner: ODACTorchLearner, kl_weight: float) -> None:
+    logarithm = math.log(kl_weight) if kl_weight > 0 else -math.inf
+    learner.goal_module.log_kl_weight.fill_(logarithm)

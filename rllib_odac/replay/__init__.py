@@ -1,0 +1,1 @@
+"""Episodes, the replay that keeps them, and where the goals of a batch come from."""

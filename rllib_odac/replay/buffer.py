@@ -1,0 +1,397 @@
+"""Replay of whole goal-conditioned episodes with hindsight relabelling at sampling time.
+
+`GoalReplay` keeps every state once, in columns of tensors on one device. An episode of T steps
+takes T + 1 consecutive rows of a ring; the transitions that can be sampled are a second ring of
+row numbers, so that a minibatch is a handful of index operations, on a CPU or a GPU alike, and
+never a Python loop.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rllib_odac.replay.episodes import GoalEpisode
+from rllib_odac.replay.file import read_arrays, write_arrays
+from rllib_odac.replay.relabelling import RelabelStrategy, validate_relabelling
+
+RARITY_SAMPLE = 512  # states among which the rare ones are found,
+RARITY_NEIGHBOURS = 10  # by the distance to this neighbour
+
+
+class GoalReplay:
+    """Columnar ring buffer of whole episodes with hindsight relabelling.
+
+    Args:
+        capacity: Number of states kept. An episode of T steps takes T + 1 of them; when room is
+            needed, whole episodes leave, oldest first.
+        observation_dim: D.
+        goal_dim: G.
+        action_dim: A.
+        relabel: Probability of each `RelabelStrategy`; they sum to 1.
+        device: Where columns live and batches are made.
+        seed: Seed of the buffer's own random generator.
+        extra_goals: Further goals of each transition: the name that they have in a batch, and
+            where they come from. Any strategy but "own".
+        discount: γ of the strategy "discounted".
+
+    Raises:
+        ValueError: On a size below one or probabilities that do not sum to one.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        observation_dim: int,
+        goal_dim: int,
+        action_dim: int,
+        relabel: Mapping[str, float],
+        device: str | torch.device = "cpu",
+        seed: int | None = None,
+        extra_goals: Mapping[str, RelabelStrategy] | None = None,
+        discount: float = 0.95,
+    ) -> None:
+        for name, size in [
+            ("capacity", capacity),
+            ("observation_dim", observation_dim),
+            ("goal_dim", goal_dim),
+            ("action_dim", action_dim),
+        ]:
+            if size < 1:
+                raise ValueError(f"{name} is {size}, but must be at least 1.")
+        self.capacity = int(capacity)
+        self.device = torch.device(device)
+        self.relabel = validate_relabelling(relabel)
+        self.extra_goals = dict(extra_goals or {})
+        self.discount = discount
+        self.generator = torch.Generator(device=self.device)
+        if seed is not None:
+            self.generator.manual_seed(seed)
+
+        # Not zeroed: the operating system gives memory only to the pages that are written.
+        def column(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.empty((self.capacity, *shape), dtype=dtype, device=self.device)
+
+        # Side by side in one matrix, so that a state is one gather from one place in memory.
+        widths = {
+            "observation": observation_dim,
+            "achieved_goal": goal_dim,
+            "desired_goal": goal_dim,
+            "actions": action_dim,  # of the step that leaves the state; unused in the last row
+        }
+        self._states = column(sum(widths.values()))
+        self._columns = dict(
+            zip(widths, torch.split(self._states, list(widths.values()), dim=-1), strict=True)
+        )
+        # Of each transition: its own row, and its episode's first and last row, as counts since
+        # the beginning of time, which no wrap of the ring makes ambiguous.
+        self._row = column(dtype=torch.int64)
+        self._first = column(dtype=torch.int64)
+        self._last = column(dtype=torch.int64)
+        self._terminated = column(dtype=torch.bool)
+
+        self._episodes: deque[tuple[int, bool]] = deque()  # (steps, terminated), oldest first
+        self._head = 0  # where the next state goes, counted since the beginning of time
+        self._next_entry = 0  # the same for the next transition
+        self._num_states = 0
+        self._num_transitions = 0
+        self._transitions_added = 0
+        self._thresholds = torch.tensor(
+            [self.relabel.get(strategy, 0.0) for strategy in RelabelStrategy],
+            dtype=torch.float64,
+            device=self.device,
+        ).cumsum(0)[:-1]
+
+    def __len__(self) -> int:
+        """Number of transitions that can be sampled."""
+        return self._num_transitions
+
+    @property
+    def num_episodes(self) -> int:
+        """Number of episodes held."""
+        return len(self._episodes)
+
+    @property
+    def num_states(self) -> int:
+        """Number of rows in use, at most `capacity`."""
+        return self._num_states
+
+    @property
+    def widths(self) -> tuple[int, int, int]:
+        """D, G and A."""
+        dims = {name: values.shape[1] for name, values in self._columns.items()}
+        return dims["observation"], dims["achieved_goal"], dims["actions"]
+
+    @property
+    def transitions_added(self) -> int:
+        """Number of transitions ever added, evicted ones included."""
+        return self._transitions_added
+
+    def add(self, episode: GoalEpisode) -> None:
+        """Appends an episode and evicts the oldest ones as far as room is needed.
+
+        An episode that was cut before its end is stored as far as it went; only a terminal state
+        makes its last transition terminal. An episode without a step is ignored.
+
+        Raises:
+            ValueError: If the episode is longer than the whole buffer, or holds NaN or infinity.
+        """
+        steps = len(episode)
+        if steps == 0:
+            return
+        if steps + 1 > self.capacity:
+            raise ValueError(
+                f"An episode of {steps} steps does not fit in a replay with capacity "
+                f"{self.capacity}, which must be at least {steps + 1}."
+            )
+        columns = {name: getattr(episode, name) for name in self._columns}
+        for name, values in columns.items():
+            if not np.isfinite(values).all():
+                raise ValueError(f"The environment gave NaN or infinity in '{name}'.")
+
+        while self._num_states + steps + 1 > self.capacity:
+            evicted, _ = self._episodes.popleft()
+            self._num_states -= evicted + 1
+            self._num_transitions -= evicted
+
+        first = self._head
+        rows = torch.arange(first, first + steps + 1, device=self.device)
+        slots = rows % self.capacity
+        for name, values in columns.items():
+            tensor = torch.from_numpy(np.array(values, dtype=np.float32))  # Ray's are read-only
+            self._columns[name][slots[: len(tensor)]] = tensor.to(self.device)
+
+        entries = torch.arange(self._next_entry, self._next_entry + steps, device=self.device)
+        entries %= self.capacity
+        self._row[entries] = rows[:-1]
+        self._first[entries] = first
+        self._last[entries] = first + steps
+        self._terminated[entries] = False
+        self._terminated[entries[-1]] = episode.terminated
+
+        self._episodes.append((steps, episode.terminated))
+        self._head += steps + 1
+        self._num_states += steps + 1
+        self._next_entry += steps
+        self._num_transitions += steps
+        self._transitions_added += steps
+
+    def sample(self, batch_size: int) -> dict[str, Tensor]:
+        """Draws transitions uniformly, with replacement, and a goal for each.
+
+        Args:
+            batch_size: B.
+
+        Returns:
+            `observation`, `next_observation` (B, D), `achieved_goal`, `next_achieved_goal`, `goal`
+            (B, G), `actions` (B, A) as float32, `terminated` (B,) as bool, and `relabelled` (B,)
+            as bool: whether the goal is another than the episode's own.
+
+        Raises:
+            ValueError: If the buffer is empty.
+        """
+        if self._num_transitions == 0:
+            raise ValueError("The replay is empty: add an episode before sampling.")
+        fraction = self._random(4, batch_size)
+        entry = self._draw_entry(fraction[0])
+        row, first, last = self._row[entry], self._first[entry], self._last[entry]
+
+        strategy = torch.bucketize(fraction[1], self._thresholds, right=True)
+        goal_row = last
+        for index, name in enumerate(RelabelStrategy):
+            if self.relabel.get(name, 0.0) == 0.0 or name == RelabelStrategy.OWN:
+                continue
+            candidate = self._goal_row(name, row, first, last, fraction[2], fraction[3])
+            goal_row = torch.where(strategy == index, candidate, goal_row)
+        relabelled = strategy != list(RelabelStrategy).index(RelabelStrategy.OWN)
+
+        slot = row % self.capacity
+        next_slot = (slot + 1).masked_fill_(slot == self.capacity - 1, 0)
+        observation, achieved_goal, desired_goal, actions = self._gather(slot)
+        next_observation, next_achieved_goal, _, _ = self._gather(next_slot)
+        goal = torch.where(relabelled.unsqueeze(-1), self._achieved(goal_row), desired_goal)
+        batch = {
+            "observation": observation,
+            "next_observation": next_observation,
+            "achieved_goal": achieved_goal,
+            "next_achieved_goal": next_achieved_goal,
+            "goal": goal,
+            "actions": actions,
+            "terminated": self._terminated[entry],
+            "relabelled": relabelled,
+        }
+        for column, source in self.extra_goals.items():
+            goal_row = self._goal_row(source, row, first, last, *self._random(2, batch_size))
+            batch[column] = self._achieved(goal_row)
+        return batch
+
+    def _goal_row(
+        self,
+        strategy: RelabelStrategy,
+        row: Tensor,
+        first: Tensor,
+        last: Tensor,
+        fraction: Tensor,
+        other_fraction: Tensor,
+    ) -> Tensor:
+        """Rows (B,) whose achieved goals are the goals of transitions, drawn by fractions (B,)."""
+        match strategy:
+            case RelabelStrategy.FUTURE:  # any state after this one
+                return row + 1 + (fraction * (last - row)).long()
+            case RelabelStrategy.DISCOUNTED:  # k steps on by p(k) ∝ γᵏ, as far as the episode goes
+                within = 1 - self.discount ** (last - row).double()
+                wait = torch.log1p(-fraction * within) / math.log(self.discount)
+                return torch.minimum(row + 1 + wait.long(), last)
+            case RelabelStrategy.FINAL:
+                return last
+            case RelabelStrategy.EPISODE:  # any state of the episode, this one's past included
+                return first + (fraction * (last - first + 1)).long()
+            case RelabelStrategy.RANDOM:  # any state that was ever reached by a step
+                return self._row[self._draw_entry(other_fraction)] + 1
+            case RelabelStrategy.OWN:
+                raise ValueError("An episode's own goal is none that it achieved.")
+
+    def _achieved(self, row: Tensor) -> Tensor:
+        return self._columns["achieved_goal"].index_select(0, row % self.capacity)
+
+    def _random(self, rows: int, count: int) -> Tensor:
+        # Double precision: a float32 fraction cannot reach every transition of a large buffer.
+        return torch.rand(
+            (rows, count), generator=self.generator, dtype=torch.float64, device=self.device
+        )
+
+    def sample_achieved(
+        self, count: int, rare: bool = False, measured: slice = slice(None)
+    ) -> Tensor:
+        """Draws goals that were achieved, uniformly over states or skewed towards the rare ones.
+
+        A state is the likelier to be drawn as rare the farther away its tenth nearest neighbour
+        among some others: by its density to the power −1/G, a tame form of Skew-Fit (Pong et al.
+        2020) that needs no density model.
+
+        Args:
+            count: N.
+            rare: Whether to prefer rare ones.
+            measured: Coordinates of a goal that rarity is judged by. Where a goal names a hand and
+                an object, the object's: a hand is everywhere soon, an object has to be moved.
+
+        Returns:
+            (N, G) goals.
+
+        Raises:
+            ValueError: If the buffer is empty.
+        """
+        if self._num_transitions == 0:
+            raise ValueError("The replay is empty: add an episode before sampling.")
+        rare = rare and count > 0
+        drawn = max(count, RARITY_SAMPLE) if rare else count
+        fraction = self._random(1, drawn)[0]
+        rows = self._row[self._draw_entry(fraction)] + 1  # any state that was reached by a step
+        goals = self._achieved(rows)
+        if not rare:
+            return goals
+        places = goals[:, measured]
+        rarity = torch.cdist(places, places).kthvalue(RARITY_NEIGHBOURS + 1).values  # itself is one
+        if not rarity.sum() > 0:  # all in one place
+            rarity = torch.ones_like(rarity)
+        picked = torch.multinomial(rarity, count, replacement=True, generator=self.generator)
+        return goals[picked]
+
+    def _gather(self, slot: Tensor) -> tuple[Tensor, ...]:
+        states = self._states.index_select(0, slot)
+        return torch.split(states, [values.shape[1] for values in self._columns.values()], dim=-1)
+
+    def _draw_entry(self, fraction: Tensor) -> Tensor:
+        oldest = self._next_entry - self._num_transitions
+        return (oldest + (fraction * self._num_transitions).long()) % self.capacity
+
+    def clear(self) -> None:
+        """Forgets every episode; counts of what was ever added and the random state stay."""
+        self._episodes.clear()
+        self._head = self._next_entry = self._num_states = self._num_transitions = 0
+
+    def _in_order(self) -> Tensor:
+        """Slots of the states held, oldest first."""
+        rows = torch.arange(self._head - self._num_states, self._head, device=self.device)
+        return rows % self.capacity
+
+    def episodes(self) -> list[GoalEpisode]:
+        """Copies of the episodes held, oldest first."""
+        slots = self._in_order()
+        columns = {name: values[slots].cpu().numpy() for name, values in self._columns.items()}
+        episodes, start = [], 0
+        for steps, terminated in self._episodes:
+            rows = {name: values[start : start + steps + 1] for name, values in columns.items()}
+            rows["actions"] = rows["actions"][:-1]
+            episodes.append(GoalEpisode(**rows, terminated=terminated))
+            start += steps + 1
+        return episodes
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes episodes and random state to one array file, whole or not at all; see `write`."""
+        path = Path(path)
+        partial = path.with_name(path.name + ".partial")
+        with open(partial, "wb") as file:
+            self.write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Replaces the contents and the random state by those of a file; see `read`."""
+        with open(path, "rb") as file:
+            self.read(file, str(path))
+
+    def write(self, stream: Any) -> None:
+        """Writes episodes and random state to a binary stream, from front to back.
+
+        The format is that of `replay_file`.
+        """
+        slots = self._in_order()
+        header = {
+            "transitions_added": self._transitions_added,
+            "generator_device": self.device.type,
+        }
+        arrays = {name: values[slots].cpu().numpy() for name, values in self._columns.items()}
+        arrays["episodes"] = np.array(self._episodes, dtype=np.int64).reshape(-1, 2)
+        arrays["generator"] = self.generator.get_state().numpy()
+        write_arrays(stream, header, arrays)
+
+    def read(self, stream: Any, name: str) -> None:
+        """Replaces the contents and the random state by what `write` wrote.
+
+        Episodes beyond this buffer's capacity are dropped, oldest first. The random state is kept
+        only between devices of one type, whose generators are alike.
+
+        Args:
+            stream: Binary, and can be read in any order.
+            name: What messages call it.
+
+        Raises:
+            ValueError: If it is no replay, of another version, damaged or of other sizes.
+        """
+        header, arrays = read_arrays(stream, name)
+        for column, values in self._columns.items():
+            if arrays[column].shape[1:] != values.shape[1:]:
+                raise ValueError(
+                    f"The replay file {name} holds '{column}' of size {arrays[column].shape[1]}, "
+                    f"but this environment has size {values.shape[1]}."
+                )
+        self.clear()
+        start = 0
+        for steps, terminated in arrays["episodes"].tolist():
+            rows = {column: arrays[column][start : start + steps + 1] for column in self._columns}
+            rows["actions"] = rows["actions"][:-1]
+            self.add(GoalEpisode(**rows, terminated=bool(terminated)))
+            start += steps + 1
+        self._transitions_added = header["transitions_added"]
+        if header["generator_device"] == self.device.type:
+            self.generator.set_state(torch.from_numpy(arrays["generator"].copy()))

@@ -1,0 +1,294 @@
+"""Requests to remote env runners: who is asked, who answers, who stalls, dies and comes back."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import ray
+from ray.exceptions import RayError
+from ray.rllib.env.env_runner_group import EnvRunnerGroup
+
+from rllib_odac.env_runner import GoalEnvRunner
+from rllib_odac.runtime.faults import EnvRunnersLostError, Ledger
+from rllib_odac.runtime.learner_calls import is_dead, portable, wait
+
+STALLED = 5  # an env runner is restarted when a request has been overdue for so many times its time
+SECONDS_TO_STOP = 10
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What an env runner did at one request.
+
+    Attributes:
+        episodes: Those that ended meanwhile, or a reference to them; None if there are none.
+        transitions: How many these hold.
+        env_steps: Steps that it made.
+        unfinished_steps: Steps of the episodes that are going on there now.
+        metrics: RLlib's.
+        runner: Its number; 0 in the driver.
+        updates: Updates that had been made to the weights it acted with.
+    """
+
+    episodes: Any
+    transitions: int
+    env_steps: int
+    unfinished_steps: int
+    metrics: Any
+    runner: int = 0
+    updates: int = 0
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """What an env runner acts by.
+
+    Attributes:
+        updates: Updates made to the weights.
+        weights: RLlib's state with a reference to the weights, which an env runner follows if they
+            are new to it; None if there are none newer than those it began with.
+        exploration_goals: Reference to goals (N, G), or None.
+    """
+
+    updates: int = 0
+    weights: dict[str, Any] | None = None
+    exploration_goals: ray.ObjectRef | None = None
+
+
+@dataclass(frozen=True)
+class _Request:
+    runner: int
+    env_steps: int
+    updates: int
+    time: float
+
+
+class Sampling:
+    """Requests for samples to the remote env runners of a group.
+
+    Args:
+        group: The env runners.
+        timeout_s: Seconds after which a request is overdue: nobody counts on it or waits for it any
+            longer, but what it brings is taken if it comes.
+        patience_s: Seconds without any sample, though some are wanted, after which to give up.
+        ledger: Where losses are entered.
+    """
+
+    def __init__(
+        self, group: EnvRunnerGroup, timeout_s: float, patience_s: float, ledger: Ledger
+    ) -> None:
+        self._group = group
+        self._manager = group._worker_manager
+        self._timeout_s = timeout_s
+        # Whoever stalls gets a second chance.
+        self._patience_s = max(patience_s, 2 * STALLED * timeout_s)
+        self._ledger = ledger
+        self._requests: dict[ray.ObjectRef, _Request] = {}
+        self._pings: dict[int, ray.ObjectRef] = {}  # of env runners that have died
+        self._overdue: set[int] = set()  # env runners that nobody waits for
+        self._heard = time.monotonic()  # when a sample came last, or none was wanted
+        self._all_are_dead = False
+
+    @property
+    def references(self) -> list[ray.ObjectRef]:
+        """Of all requests."""
+        return list(self._requests)
+
+    @property
+    def expected(self) -> list[ray.ObjectRef]:
+        """Of the requests that are not overdue."""
+        oldest = time.monotonic() - self._timeout_s
+        return [key for key, request in self._requests.items() if request.time > oldest]
+
+    @property
+    def env_steps_expected(self) -> int:
+        """Environment steps asked for that are on their way, at most."""
+        return sum(self._requests[reference].env_steps for reference in self.expected)
+
+    def look_after(self) -> None:
+        """Notices who stalls, restarts who has stalled for long, and gives up where nobody samples.
+
+        Raises:
+            EnvRunnersLostError: If no env runner comes back, or none brings anything for too long.
+        """
+        now = time.monotonic()
+        healthy = self._manager.healthy_actor_ids()
+        if healthy and not self._requests:
+            self._heard = now  # learners are to catch up first
+        late = [key for key, each in self._requests.items() if now - each.time > self._timeout_s]
+        # This process may have been away itself: some wait to be taken.
+        if late and (answered := wait(late, timeout_s=0)):
+            self._heard = now
+            late = [reference for reference in late if reference not in answered]
+        oldest: dict[int, float] = {}
+        for request in [self._requests[reference] for reference in late]:
+            oldest[request.runner] = min(request.time, oldest.get(request.runner, now))
+        overdue = set(oldest)
+        for runner in overdue - self._overdue:
+            logger.warning(
+                "Env runner %d has not answered for %g s (sample_timeout_s); going on without it.",
+                *(runner, self._timeout_s),
+            )
+        self._overdue = overdue
+        for runner in overdue:
+            if now - oldest[runner] > STALLED * self._timeout_s:
+                logger.warning(
+                    "Env runner %d has not answered for %g s; it is restarted.",
+                    *(runner, STALLED * self._timeout_s),
+                )
+                self._ledger.losses.env_runners_stalled += 1
+                ray.kill(self._manager.actors()[runner], no_restart=False)
+                self._give_up_on(runner)
+        if not healthy and not self._all_are_dead:
+            logger.warning(
+                "All env runners are lost; waiting up to %g s for them to come back.",
+                self._patience_s,
+            )
+        self._all_are_dead = not healthy
+        if self._all_are_dead and all(map(is_dead, self._manager.actors().values())):
+            raise EnvRunnersLostError(
+                "All env runners are lost for good: Ray may not restart them any more "
+                "(restart_failed_env_runners, max_num_env_runner_restarts)."
+            )
+        if now - self._heard > self._patience_s:
+            raise EnvRunnersLostError(
+                f"No env runner has brought a sample for {self._patience_s:g} s "
+                f"(env_runner_restore_timeout_s): {len(healthy)} of "
+                f"{len(self._manager.actors())} are alive."
+            )
+
+    def revived(self) -> list[int]:
+        """Env runners that are alive again: they await their state.
+
+        RLlib would ask each of them at every step and wait half a minute for the answer, with all
+        else at rest.
+        """
+        for runner, actor in self._manager.actors().items():
+            if not self._manager.is_actor_healthy(runner) and runner not in self._pings:
+                self._pings[runner] = actor.ping.remote()
+        revived = []
+        for reference in wait(list(self._pings.values()), timeout_s=0):
+            runner = next(key for key, ping in self._pings.items() if ping == reference)
+            del self._pings[runner]
+            try:
+                ray.get(reference)
+            except RayError:
+                continue
+            self._manager.set_actor_state(runner, healthy=True)
+            revived.append(runner)
+        return revived
+
+    def set_state(self, runner: int, state: ray.ObjectRef) -> None:
+        """Gives an env runner its state, before anything that it is asked for later."""
+        self._manager.actors()[runner].apply.remote(GoalEnvRunner.set_state, state)
+
+    def _give_up_on(self, runner: int) -> None:
+        """Enters the death of an env runner, once, with all that was asked of it."""
+        asked = [key for key, request in self._requests.items() if request.runner == runner]
+        steps = [self._requests.pop(reference).env_steps for reference in asked]
+        self._ledger.losses.env_steps_missed += sum(steps)
+        self._ledger.env_runner_died(runner)
+        self._manager.set_actor_state(runner, healthy=False)
+
+    def free_runners(self, requests_each: int) -> list[int]:
+        """Healthy env runners, once for each further request they may get; the idlest first."""
+        busy = dict.fromkeys(self._manager.healthy_actor_ids(), 0)
+        for request in self._requests.values():
+            if request.runner in busy:
+                busy[request.runner] += 1
+        free = [(n, runner) for runner, taken in busy.items() for n in range(taken, requests_each)]
+        return [runner for _, runner in sorted(free)]
+
+    def request(self, runner: int, env_steps: int, guidance: Guidance) -> None:
+        """Asks an env runner for so many environment steps by the guidance given."""
+        # Ray hands the goals themselves over; weights stay a reference, being part of a mapping.
+        reference = self._manager.actors()[runner].apply.remote(
+            _sample, env_steps, guidance.weights, guidance.exploration_goals
+        )
+        now = time.monotonic()
+        self._requests[reference] = _Request(runner, env_steps, guidance.updates, now)
+
+    def take(self, ready: Collection[ray.ObjectRef]) -> list[Sample]:
+        """Samples that have arrived, by env runner. One that died is left to Ray to restart.
+
+        Raises:
+            Exception: Any that an environment raised.
+        """
+        samples = []
+        for reference in [reference for reference in self._requests if reference in ready]:
+            if reference not in self._requests:
+                continue  # another request has shown that its env runner is dead
+            request = self._requests[reference]
+            try:
+                result = ray.get(reference)
+            except RayError as error:
+                if not self._group._ignore_ray_errors_on_env_runners:
+                    raise
+                self._give_up_on(request.runner)
+                logger.warning("Env runner %d is lost: %s.", request.runner, type(error).__name__)
+                continue
+            del self._requests[reference]
+            if isinstance(result, RayError):
+                continue  # its weights are gone with the learner, which has an error of its own
+            if isinstance(result, Exception):
+                raise result
+            samples.append(replace(result, runner=request.runner, updates=request.updates))
+        if samples:
+            self._heard = time.monotonic()
+        return sorted(samples, key=lambda sample: sample.runner)
+
+    def forget(self) -> None:
+        """Drops what is asked for; waits for it, since env runners are busy with it till then."""
+        wait(self.references, self._timeout_s, len(self._requests))
+        self._requests.clear()
+
+
+def stop_remote(group: EnvRunnerGroup) -> None:
+    """Ends the remote env runners of a group: whoever is not done soon is killed."""
+    manager = group._worker_manager
+    stopping = [actor.apply.remote(GoalEnvRunner.stop) for actor in manager.actors().values()]
+    wait(stopping, SECONDS_TO_STOP, len(stopping))
+    manager.clear()
+
+
+def sample_of(
+    runner: GoalEnvRunner, num_timesteps: int | None = None, to_store: bool = False
+) -> Sample:
+    """What an env runner collects, its episodes left in the object store if asked for."""
+    before = runner.env_steps
+    episodes = runner.sample(num_timesteps=num_timesteps)
+    return Sample(
+        episodes=ray.put(episodes) if to_store and episodes else episodes or None,
+        transitions=sum(map(len, episodes)),
+        env_steps=runner.env_steps - before,
+        unfinished_steps=runner.unfinished_steps,
+        metrics=runner.get_metrics(),
+    )
+
+
+def _sample(
+    runner: GoalEnvRunner,
+    env_steps: int,
+    weights: dict[str, Any] | None,
+    exploration_goals: np.ndarray | None,
+) -> Sample | Exception:
+    """Runs on an env runner: episodes stay in its object store, only a reference travels.
+
+    An environment's error is returned, for the driver to raise. RLlib would take a raised one for
+    the death of the runner, and restart it for ever.
+    """
+    try:
+        if weights is not None:
+            runner.set_state(weights)
+        if exploration_goals is not None:
+            runner.set_exploration_goals(exploration_goals)
+        return sample_of(runner, env_steps, to_store=True)
+    except Exception as error:
+        return portable(error)
