@@ -29,6 +29,7 @@ import pandas as pd
 from rllib_odac import metrics
 from rllib_odac.checkpoints.manifest import checkpoints_of_run, read_manifest, restore_newest
 from rllib_odac.experiments.spec import RunSpec, read_spec
+from rllib_odac.files import PARTIAL, write_json, write_text
 from rllib_odac.runtime.cluster import Processes, check_room, join_or_start, num_cpus, processes
 from rllib_odac.runtime.faults import InterruptedRun
 
@@ -127,7 +128,7 @@ class Run:
         if not ray.is_initialized():
             join_or_start(num_cpus=num_cpus(self.processes))
         check_room(self.processes)
-        _write_json(self.out / "config.json", asdict(self.spec))
+        write_json(self.out / "config.json", asdict(self.spec))
         failures, reached = 0, -1
         while True:
             try:
@@ -264,7 +265,7 @@ class Run:
             }
             | {"python": platform.python_version()},
         }
-        _write_json(self.out / "summary.json", summary)
+        write_json(self.out / "summary.json", summary)
         return summary
 
     # Checkpoints and resuming ---------------------------------------------------------------------
@@ -290,9 +291,8 @@ class Run:
         self._write_progress()
 
     def _write_progress(self) -> None:
-        partial = self.out / "progress.csv.partial"
-        pd.DataFrame(self.rows, columns=list(PROGRESS_COLUMNS)).to_csv(partial, index=False)
-        os.replace(partial, self.out / "progress.csv")
+        progress = pd.DataFrame(self.rows, columns=list(PROGRESS_COLUMNS))
+        write_text(self.out / "progress.csv", progress.to_csv(index=False))
 
     def _with_its_checkpoints(self, spec: RunSpec) -> RunSpec:
         """The specification with the interval between checkpoints written out.
@@ -313,7 +313,7 @@ class Run:
             raise ValueError(f"out is '{self.out}', which is a file; it must be a directory.")
         if not path.exists():
             # A run that was killed before it began may leave half a config.json.
-            if self.out.is_dir() and {*os.listdir(self.out)} - {"config.json.partial"}:
+            if self.out.is_dir() and {*os.listdir(self.out)} - {f"config.json{PARTIAL}"}:
                 raise ValueError(
                     f"out is '{self.out}', which holds other files; it must be empty, new, or a "
                     "run to resume."
@@ -335,9 +335,3 @@ class Run:
                     f"{name} is {wanted[name]!r}, but the run in '{self.out}' has "
                     f"{stored[name]!r}; resume it with that or give another directory."
                 )
-
-
-def _write_json(path: Path, content: Any) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(partial, path)

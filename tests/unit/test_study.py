@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
-import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +16,6 @@ import rllib_odac.experiments.run
 from rllib_odac.cli import app
 from rllib_odac.experiments.run import RunSpec
 from rllib_odac.experiments.studies import runner
-from rllib_odac.experiments.studies.locks import locked
 from rllib_odac.experiments.studies.results import ROW_COLUMNS, StudyResults
 from rllib_odac.experiments.studies.runner import run_study, train_run
 from rllib_odac.experiments.studies.study import Study, read_study, select, validate
@@ -268,24 +263,6 @@ def test_one_process_at_a_time_writes_results(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="which cannot be made"):
         StudyResults(small_study(), tmp_path / "file").__enter__()
-
-
-def test_a_lock_goes_with_its_process(tmp_path):
-    code = (
-        "import sys, time; from pathlib import Path\n"
-        "from rllib_odac.experiments.studies.locks import locked\n"
-        "with locked(Path(sys.argv[1]), 'it'): print('held', flush=True); time.sleep(60)"
-    )
-    path = tmp_path / "a.lock"
-    holder = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE)
-    assert holder.stdout.readline() == b"held\n"
-    with pytest.raises(ValueError, match="it is in use by another process"), locked(path, "it"):
-        pass
-    os.kill(holder.pid, signal.SIGKILL)
-    with locked(path, "it", patience=10):
-        pass
-    holder.wait()
-    holder.stdout.close()
 
 
 @pytest.mark.parametrize(

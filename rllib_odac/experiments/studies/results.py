@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
@@ -18,8 +17,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from rllib_odac.experiments.run import FIGURES
-from rllib_odac.experiments.studies.locks import locked
 from rllib_odac.experiments.studies.study import Study, StudyRun
+from rllib_odac.files import locked, write_json, write_text
 
 MACHINE = ("cpu", "cores", "jobs")  # model, number of cores, runs at once
 VERSIONS = ("rllib-odac", "ray", "torch", "python")
@@ -55,7 +54,7 @@ class StudyResults:
             raise ValueError(f"out is '{self.out}', which cannot be made: {error}.") from None
         self._lock.enter_context(locked(self.out / ".lock", f"out '{self.out}'"))
         self.rows = self._read_rows()
-        _write(self.out / "study.json", json.dumps(self._described(), indent=2) + "\n")
+        write_json(self.out / "study.json", self._described())
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -86,12 +85,12 @@ class StudyResults:
         }
         self.rows[run.key] = {name: str(found.get(name, "")) for name in ROW_COLUMNS}
         # The curve first: a run with a row has one.
-        _write(self.out / "curves" / f"{run.name}.csv", curve)
+        write_text(self.out / "curves" / f"{run.name}.csv", curve)
         text = io.StringIO()
         writer = csv.DictWriter(text, ROW_COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows[key] for key in self._runs if key in self.rows)
-        _write(self.path, text.getvalue())
+        write_text(self.path, text.getvalue())
         return self.rows[run.key]
 
     def _read_rows(self) -> dict[tuple[str, str, int], dict[str, str]]:
@@ -128,10 +127,3 @@ class StudyResults:
                 for run in self._runs.values()
             ],
         }
-
-
-def _write(path: Path, text: str) -> None:
-    """Writes beside the file and renames: it is whole or as it was."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    os.replace(partial, path)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from rllib_odac.experiments.run import Run, RunSpec, read_spec
-from rllib_odac.experiments.studies.locks import locked
 from rllib_odac.experiments.studies.results import StudyResults
 from rllib_odac.experiments.studies.study import Study, StudyRun
+from rllib_odac.files import locked
 from rllib_odac.runtime.cluster import Processes, check_room, num_cpus, own_process, processes
 
 PATIENCE = 60.0  # seconds; a worker whose driver was killed lives for some more
