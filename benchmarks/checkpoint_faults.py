@@ -45,7 +45,7 @@ Row = dict[str, Any]
 def state(algorithm: ODAC) -> tuple[Any, ...]:
     """What a restored run must have: counters, every parameter and every state in the replay."""
     learner = algorithm.learner_group._learner
-    arrays = [value.numpy() for value in learner.goal_module.state_dict().values()]
+    arrays = [value.numpy() for value in learner.networks.state_dict().values()]
     arrays += [episode.observation for episode in learner.replay.episodes()]
     return algorithm.env_steps, algorithm.updates, tuple(array.tobytes() for array in arrays)
 

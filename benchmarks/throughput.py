@@ -34,7 +34,7 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib.metadata import version
 from itertools import cycle, pairwise
 from pathlib import Path
@@ -54,6 +54,7 @@ from torch import Tensor
 from update_profile import profile_update
 
 from rllib_odac import GoalEpisode, ODACConfig, losses, make_env
+from rllib_odac.agent.batch import Batch, make_batches
 from rllib_odac.learner import UPDATES_PER_DRAW, ODACTorchLearner
 
 BATCH, HIDDEN, STEPS = 256, (256, 256), 50
@@ -78,7 +79,7 @@ class BareODAC:
 
     def __init__(self, learner: ODACTorchLearner) -> None:
         config = learner.config
-        self.module = copy.deepcopy(learner.goal_module)
+        self.module = copy.deepcopy(learner.networks)
         self.policy, self.critic = self.module.policy, self.module.critic
         self.target_critic, self.dynamics = self.module.target_critic, self.module.dynamics
         self.critic_weights: list[Tensor] = list(self.critic.parameters())
@@ -91,13 +92,14 @@ class BareODAC:
         self.max_logit = float(torch.tensor(learner.objective.max_discount).logit())
         self.v_max = self.dynamics.max_log_prob
 
-    def update(self, batch: Mapping[str, Tensor]) -> None:
+    def update(self, batch: Batch) -> None:
         """One update of all networks."""
-        inputs, next_inputs = batch["inputs"], batch["next_inputs"]
-        noise, next_noise = batch["noise"]
+        inputs, next_inputs = batch.inputs.state_goal, batch.inputs.next_state_goal
+        noise, next_noise = batch.noise
+        transitions = batch.transitions
 
-        displacement, log_scale = self.dynamics(batch["dynamics_inputs"])
-        log_prob_made = self.dynamics.log_prob(batch["way_made"] - displacement, log_scale)
+        displacement, log_scale = self.dynamics(batch.inputs.state_action)
+        log_prob_made = self.dynamics.log_prob(batch.inputs.displacement - displacement, log_scale)
         loss = losses.dynamics_loss(log_prob_made)
 
         with torch.no_grad():
@@ -105,13 +107,15 @@ class BareODAC:
             next_q = self.target_critic(next_inputs, next_actions).amin(0)
             next_kl = losses.action_prior_kl(next_log_prob, next_actions)
             next_value = losses.soft_value(next_q, next_kl, self.kl_weight).clamp_max(self.v_max)
-            log_prob_goal = self.dynamics.log_prob(batch["way_wanted"] - displacement, log_scale)
+            log_prob_goal = self.dynamics.log_prob(
+                batch.inputs.goal_offset - displacement, log_scale
+            )
             logit = losses.optimal_discount_logit(next_value, log_prob_goal, self.prior)
-            logit = torch.where(batch["terminated"], -torch.inf, logit.clamp_max(self.max_logit))
+            logit = torch.where(transitions.terminated, -torch.inf, logit.clamp_max(self.max_logit))
             reward = losses.outcome_reward(log_prob_goal, logit, self.prior)
             target = losses.bellman_target(reward, torch.sigmoid(logit), next_value)
 
-        loss += losses.critic_loss(self.critic(inputs, batch["actions"]), target)
+        loss += losses.critic_loss(self.critic(inputs, transitions.actions), target)
         new_actions, log_prob = self.policy.sample(inputs, noise)
         q_value = self.critic(inputs, new_actions, frozen=True).amin(0)
         kl = losses.action_prior_kl(log_prob, new_actions)
@@ -135,17 +139,15 @@ def make_episodes(count: int) -> list[GoalEpisode]:
     return [GoalEpisode(*rows) for rows in zip(*columns, strict=True)]
 
 
-def draw_batches(learner: ODACTorchLearner, count: int) -> list[dict[str, Tensor]]:
+def draw_batches(learner: ODACTorchLearner, count: int) -> list[Batch]:
     """The batches, noise included, that the learner's next `count` (at most 16) updates use."""
     generators = (learner.replay.generator, learner._noise)
     states = [generator.get_state() for generator in generators]
-    noise = torch.randn((count, 2, BATCH, 4), generator=learner._noise)
-    draw = learner.goal_module.prepare(learner.replay.sample(count * BATCH))
-    columns = {name: torch.split(column, BATCH) for name, column in draw.items()}
+    draw = learner.replay.sample(count * BATCH)
+    batches = make_batches(learner.networks, draw, BATCH, learner._noise)
     for generator, state in zip(generators, states, strict=True):
         generator.set_state(state)
-    batches = [{n: c[i].contiguous() for n, c in columns.items()} for i in range(count)]
-    return [batch | {"noise": noise[i]} for i, batch in enumerate(batches)]
+    return batches
 
 
 def check_same_update(learner: ODACTorchLearner) -> None:
@@ -154,13 +156,13 @@ def check_same_update(learner: ODACTorchLearner) -> None:
     Raises:
         AssertionError: If a parameter then differs by 1 % of a step of Adam or has not moved.
     """
-    before = copy.deepcopy(learner.goal_module.state_dict())
+    before = copy.deepcopy(learner.networks.state_dict())
     bare, batches = BareODAC(learner), draw_batches(learner, 2)
     learner.update(num_updates=len(batches))
     for batch in batches:
         bare.update(batch)
     expected = bare.module.state_dict()
-    for name, ours in learner.goal_module.named_parameters():
+    for name, ours in learner.networks.named_parameters():
         torch.testing.assert_close(ours, expected[name], rtol=0, atol=0.01 * learner.config.lr)
         assert not torch.equal(ours, before[name]), f"Two updates left '{name}' as it was."
 

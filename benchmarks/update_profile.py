@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from ray.rllib.core import DEFAULT_MODULE_ID
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from rllib_odac.agent.batch import Batch, make_batches
 from rllib_odac.learner import UPDATES_PER_DRAW, ODACTorchLearner
 
 KINDS = {
@@ -69,7 +69,7 @@ def _microseconds(call: Callable[[], object], repeats: int) -> float:
 
 
 def profile_update(
-    learner: ODACTorchLearner, batches: Sequence[dict[str, Tensor]], repeats: int = 300
+    learner: ODACTorchLearner, batches: Sequence[Batch], repeats: int = 300
 ) -> pd.DataFrame:
     """Microseconds and operations of each part of one update.
 
@@ -81,17 +81,13 @@ def profile_update(
     turns = iter(range(10**9))
 
     def update() -> None:
-        batch = batches[next(turns) % len(batches)]
-        learner._update({DEFAULT_MODULE_ID: dict(batch)})
-        learner.goal_module.update_targets(learner.config.tau)
+        learner._step(batches[next(turns) % len(batches)])
 
     def draw() -> None:
         size = learner.config.train_batch_size_per_learner
-        module = learner.goal_module
-        module.prepare(learner.replay.sample(UPDATES_PER_DRAW * size))
-        torch.randn(UPDATES_PER_DRAW, 2, size, module.action_dim)
+        draw = learner.replay.sample(UPDATES_PER_DRAW * size)
+        make_batches(learner.networks, draw, size, learner._noise)
 
-    learner._log_update = False  # as in all updates of a call but the last
     torch.set_flush_denormal(True)
     _microseconds(update, 50)  # warms up
     whole = _microseconds(update, repeats)

@@ -8,17 +8,19 @@ Networks, replay, relabelling and exploration are the library's; only what count
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from rllib_odac import Objective, ODACConfig
-from rllib_odac.agent.objectives import Backup
+from rllib_odac import ODACConfig
+from rllib_odac.agent.objectives import (
+    DiscountedObjective,
+    JudgedTransitions,
+    RewardAndDiscount,
+)
 
 
-class SoftReach(Objective):
+class SoftReach(DiscountedObjective):
     """r = exp(−½ (d / width)²) − 1 for the distance d that is left: a smooth version of HER's.
 
     Args:
@@ -27,23 +29,19 @@ class SoftReach(Objective):
     """
 
     def __init__(self, width: float, discount: float) -> None:
+        super().__init__(discount)
         if not width > 0:
             raise ValueError(f"width is {width}, but must be positive.")
         self.width = width
-        self.discount = discount
 
-    @classmethod
-    def settings(cls, config: ODACConfig) -> dict[str, Any]:
-        """What the configuration has a setting of its own for; `width` is the user's to give."""
-        return {"discount": config.prior_discount}
-
-    def backup(self, batch: Mapping[str, Tensor], next_value: Tensor) -> Backup:
+    def reward_and_discount(
+        self, batch: JudgedTransitions, next_value: Tensor
+    ) -> RewardAndDiscount:
         """Reward and discount (B,) of replayed transitions, judged by their relabelled goals."""
-        distance = (batch["next_achieved_goal"] - batch["goal"]).norm(dim=-1)
+        transitions = batch.transitions
+        distance = (transitions.next_achieved_goal - transitions.goal).norm(dim=-1)
         reward = torch.exp(-0.5 * (distance / self.width).square()) - 1
-        # A terminal state has no future.
-        discount = torch.where(batch["terminated"], 0.0, self.discount)
-        return Backup(reward, discount, metrics={"distance_left": distance.mean()})
+        return self.discounted(reward, transitions.terminated)
 
     def value_bounds(self, max_log_prob: float) -> tuple[float | None, float | None]:
         """Rewards are never positive, so neither is a value."""

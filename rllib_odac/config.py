@@ -390,7 +390,7 @@ class ODACConfig(AlgorithmConfig):
             "learn_dynamics": self.learns_dynamics,
             "fixed_dynamics_scale": self.fixed_dynamics_scale,
             "kl_weight": self.kl_weight,
-            "objective": self.build_objective(),
+            "auxiliary": self.build_objective().auxiliary,
         }
 
     @override(AlgorithmConfig)

@@ -21,16 +21,11 @@ from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import ALL_MODULES, WEIGHTS_SEQ_NO
 from torch import Tensor
 
+from rllib_odac.agent.actor_critic import ActorCritic
+from rllib_odac.agent.batch import Batch, make_batches
 from rllib_odac.agent.divergence import DivergenceGuard
 from rllib_odac.agent.precision import flushed_denormals, matmul_precision
-from rllib_odac.maths.losses import (
-    bellman_target,
-    critic_loss,
-    dynamics_loss,
-    effective_horizon,
-    policy_loss,
-    temperature_loss,
-)
+from rllib_odac.agent.update import Update, compute_metrics, compute_update
 from rllib_odac.metrics import quantiles
 from rllib_odac.replay.buffer import GoalReplay
 from rllib_odac.replay.episodes import GoalEpisode
@@ -43,6 +38,7 @@ UPDATES_SKIPPED = "updates_skipped"  # because they were not finite
 SAMPLES_LOST = "samples_lost"  # with their env runner or node: each some episodes
 UPDATES_PER_DRAW = 16  # updates whose batches are drawn from the replay at once
 LEARNER_STATE = "odac_learner"
+SEED_STRIDE = 7919  # between the seeds of learners, to each of which RLlib gives the same
 
 
 class ODACTorchLearner(TorchLearner):
@@ -56,46 +52,47 @@ class ODACTorchLearner(TorchLearner):
         config = self.config
         torch.set_num_threads(config.num_threads)
         super().build()
-        module = self.goal_module
+        networks = self.networks
+        self.objective = config.build_objective()
+        self._compute_update = compute_update
         if config.torch_compile_learner:
-            # Else code compiled for CPUs spends half of an update's time on storing ReLUs' masks.
+            # Otherwise code compiled for CPUs spends half an update's time on storing ReLU masks.
             torch._functorch.config.aggressive_recomputation = True
-        if self._torch_compile_forward_train:
-            # RLlib 2.60 means to do this, but asks the MultiRLModule whether it can be compiled.
-            module.compile(self._torch_compile_cfg)
+            self._compute_update = torch.compile(
+                compute_update,
+                backend=config.torch_compile_learner_dynamo_backend,
+                mode=config.torch_compile_learner_dynamo_mode,
+            )
         seed = config.seed if config.seed is not None else torch.seed() % 2**31
-        # RLlib gives each learner the same seed: they have to draw different batches and noise.
-        seed += 7919 * self._learner_index
+        # Learners have to draw different batches and noise.
+        self._base_seed = seed + SEED_STRIDE * self._learner_index
+        auxiliary = self.objective.auxiliary
         self.replay = GoalReplay(
             capacity=config.replay_capacity,
-            observation_dim=len(module.observation_normalizer.mean),
-            goal_dim=module.goal_dim,
-            action_dim=module.action_dim,
+            observation_dim=len(networks.observation_normalizer.mean),
+            goal_dim=networks.goal_dim,
+            action_dim=networks.action_dim,
             relabel=config.relabelling,
             device=self._device,
-            seed=seed,
-            extra_goals=module.objective.extra_goals,
+            seed=self._base_seed,
+            auxiliary_goal=None if auxiliary is None else auxiliary.goal_source,
             discount=config.prior_discount,
         )
-        self.objective = module.objective
-        self.value_bounds = self.objective.value_bounds(module.dynamics.max_log_prob)
         self._noise = torch.Generator(device=self._device)
-        self._noise.manual_seed(seed + 1)
-        self._learns_dynamics = config.learns_dynamics
+        self._noise.manual_seed(self._base_seed + 1)
         self._num_updates = 0
         self.num_transitions = 0  # taken in by this learner
-        self._update_number = 0  # of the update that is being made
-        self._log_update = False
         self._guard = DivergenceGuard(
-            module,
+            networks,
             skips=config.on_divergence == "skip",
             reads_at_once=self._device.type == "cpu",
         )
 
     @property
-    def goal_module(self) -> ODACRLModule:
-        """The module being trained, without RLlib's and DDP's wrappers."""
-        return self.module[DEFAULT_MODULE_ID].unwrapped()
+    def networks(self) -> ActorCritic:
+        """The networks being trained."""
+        module: ODACRLModule = self.module[DEFAULT_MODULE_ID]
+        return module.networks
 
     @property
     def num_updates(self) -> int:
@@ -115,6 +112,16 @@ class ODACTorchLearner(TorchLearner):
             params=params,
             lr_or_lr_schedule=config.lr,
         )
+
+    @override(TorchLearner)
+    def _make_modules_ddp_if_necessary(self) -> None:
+        # DDP averages gradients from within a module's forward pass. Ours are averaged by one
+        # all-reduce in `compute_gradients`; what DDP would do besides is to make learners alike.
+        if self.distributed:
+            for parameter in self.networks.parameters():
+                torch.distributed.broadcast(parameter.detach(), src=0)
+
+    # Updating -------------------------------------------------------------------------------------
 
     @override(Learner)
     @flushed_denormals()
@@ -138,58 +145,108 @@ class ODACTorchLearner(TorchLearner):
 
         Returns:
             The reduced metrics, those of the losses from the last update.
+
+        Raises:
+            FloatingPointError: If an update is not finite, unless `on_divergence` is "skip".
         """
         self._check_is_built()
         self.before_gradient_based_update(timesteps=timesteps or {})
-        self.add_episodes(self._arrived(episodes, episodes_refs))
+        self.add_episodes(self._resolve(episodes, episodes_refs))
         self._weights_seq_no += 1
+        if num_updates and not self.networks.goal_scale_known:
+            self._set_goal_units()
         batch_size = self.config.train_batch_size_per_learner
-        module = self.goal_module
-        if num_updates and not module.goal_scale_known:
-            self._set_goal_scale()
-        for start in range(0, num_updates, UPDATES_PER_DRAW):
-            count = min(UPDATES_PER_DRAW, num_updates - start)
-            draw = module.prepare(self.replay.sample(count * batch_size))
-            columns = {name: torch.split(column, batch_size) for name, column in draw.items()}
-            noise = torch.randn(
-                (count, 2, batch_size, module.action_dim),
-                generator=self._noise,
-                device=self._device,
-            )
-            if self.objective.extra_goals:
-                shape = draw["goal"].shape
-                goal_noise = torch.randn(shape, generator=self._noise, device=self._device)
-                columns["goal_noise"] = torch.split(goal_noise, batch_size)
-            for i in range(count):
-                batch = {name: column[i] for name, column in columns.items()}
-                batch["noise"] = noise[i]
-                self._log_update = start + i + 1 == num_updates
-                self._update_number = self._num_updates + start + i + 1
-                self._update({DEFAULT_MODULE_ID: batch})
-                module.update_targets(self.config.tau)
+        last = self._num_updates + num_updates
+        while self._num_updates < last:
+            count = min(UPDATES_PER_DRAW, last - self._num_updates)
+            draw = self.replay.sample(count * batch_size)
+            for batch in make_batches(self.networks, draw, batch_size, self._noise):
+                self._num_updates += 1
+                update = self._step(batch)
             self._guard.read()
         if num_updates:
-            self._guard.check_parameters(self._update_number)
-        self._num_updates += num_updates
+            self._log_update(batch, update)
+            self._guard.check_parameters(self._num_updates)
         self.after_gradient_based_update(timesteps=timesteps or {})
-        self.metrics.log_dict(
-            {
-                NUM_UPDATES_LIFETIME: self._num_updates,
-                REPLAY_TRANSITIONS: len(self.replay),
-                "replay_episodes": self.replay.num_episodes,
-            },
-            key=ALL_MODULES,
-            window=1,
-        )
-        skipped = self._guard.take_skipped()
-        skipped *= self._learner_index == 0  # the same on all learners: one of them counts
-        self.metrics.log_value((ALL_MODULES, UPDATES_SKIPPED), skipped, reduce="lifetime_sum")
+        self._log_counts()
         return self.metrics.reduce()
 
-    def _arrived(
+    def _step(self, batch: Batch) -> Update:
+        """One gradient update of all networks, and of the target critics."""
+        networks = self.networks
+        with matmul_precision(self.config.matmul_precision):
+            update: Update = self._compute_update(networks, self.objective, batch)
+            loss = self.compute_loss_for_module(
+                module_id=DEFAULT_MODULE_ID, config=self.config, batch=batch, fwd_out=update
+            )
+            gradients = self.compute_gradients({DEFAULT_MODULE_ID: loss})
+        self.apply_gradients(self.postprocess_gradients(gradients))
+        networks.update_targets(self.config.tau)
+        return update
+
+    @override(Learner)
+    def compute_loss_for_module(
+        self, *, module_id: str, config: AlgorithmConfig, batch: Batch, fwd_out: Update
+    ) -> Tensor:
+        """The sum of the losses of an update, checked to be finite."""
+        return self._guard.watch(self._num_updates, fwd_out, batch)
+
+    # RLlib regroups all gradients by optimizer twice an update; without clipping there is no need.
+
+    @override(TorchLearner)
+    def compute_gradients(
+        self, loss_per_module: dict[str, Tensor], **kwargs: Any
+    ) -> dict[Any, Tensor]:
+        for parameter in self._params.values():
+            parameter.grad = None
+        loss_per_module[DEFAULT_MODULE_ID].backward()  # type: ignore[no-untyped-call]
+        gradients = {name: parameter.grad for name, parameter in self._params.items()}
+        return _mean_over_learners(gradients) if self.distributed else gradients
+
+    @override(Learner)
+    def postprocess_gradients(self, gradients_dict: dict[Any, Tensor]) -> dict[Any, Tensor]:
+        if self.config.grad_clip is None and not self.config.log_gradients:
+            return gradients_dict
+        return super().postprocess_gradients(gradients_dict)
+
+    @override(TorchLearner)
+    def apply_gradients(self, gradients_dict: dict[Any, Tensor]) -> None:
+        for parameter, gradient in gradients_dict.items():
+            parameter.grad = gradient
+        found_inf = self._guard.found_inf()
+        for optimizer in self._named_optimizers.values():
+            optimizer.found_inf = found_inf
+            optimizer.step()
+
+    # Metrics --------------------------------------------------------------------------------------
+
+    def _log_update(self, batch: Batch, update: Update) -> None:
+        """Logs the means of the quantities of the last update, and some of their quantiles."""
+        quantities = compute_metrics(self.networks, batch, update)
+        summed = {"total_loss": update.total_loss, "kl_weight": update.predictions.kl_weight}
+        tensors = update.losses | summed | quantities | quantiles(quantities)
+        values = {name: float(value.detach().double().mean()) for name, value in tensors.items()}
+        values = self._guard.finite(self._num_updates, values)
+        self.metrics.log_dict(values, key=DEFAULT_MODULE_ID, window=1)
+
+    def _log_counts(self) -> None:
+        counts = {
+            NUM_UPDATES_LIFETIME: self._num_updates,
+            REPLAY_TRANSITIONS: len(self.replay),
+            "replay_episodes": self.replay.num_episodes,
+        }
+        self.metrics.log_dict(counts, key=ALL_MODULES, window=1)
+        skipped = self._guard.take_skipped()
+        if self._learner_index > 0:
+            skipped = 0  # all learners skip the same updates, and their counts are added up
+        self.metrics.log_value((ALL_MODULES, UPDATES_SKIPPED), skipped, reduce="lifetime_sum")
+
+    # Replay ---------------------------------------------------------------------------------------
+
+    def _resolve(
         self, episodes: Iterable[GoalEpisode], references: Sequence[ray.ObjectRef]
     ) -> Iterator[GoalEpisode]:
-        """The episodes, those that were referred to included, and counts references to none."""
+        """All episodes, those referred to included; counts references whose object is lost."""
         lost = 0
         yield from episodes
         for reference in references:
@@ -197,12 +254,12 @@ class ODACTorchLearner(TorchLearner):
                 yield from ray.get(reference)
             except (ray.exceptions.ObjectLostError, ray.exceptions.RayActorError):
                 lost += 1  # its env runner or node is gone, and the episodes with it
-        # Zeros too: a sum over all learners and the whole run is to be there from the beginning.
+        # Zeros too, so that the sum over the run is there from the beginning.
         self.metrics.log_value((ALL_MODULES, SAMPLES_LOST), lost, reduce="lifetime_sum")
 
     def add_episodes(self, episodes: Iterable[GoalEpisode]) -> None:
         """Stores episodes in the replay shard and takes them into the input statistics."""
-        normalizer = self.goal_module.observation_normalizer
+        normalizer = self.networks.observation_normalizer
         statistics = torch.zeros(2, len(normalizer.mean) + 1, dtype=torch.float64)
         for episode in episodes:
             self.replay.add(episode)
@@ -233,12 +290,11 @@ class ODACTorchLearner(TorchLearner):
         ]
         return torch.cat(goals).cpu().numpy()
 
-    def _set_goal_scale(self) -> None:
-        """Fixes the unit of goals, once: the environment's, if it names one.
+    def _set_goal_units(self) -> None:
+        """Fixes the unit of goals, once, since a value in nats depends on the density's unit.
 
-        Else it is the half-width of the goals seen so far in the widest direction.
-
-        A value in nats depends on the unit that densities are measured in, so it may not move.
+        It is the setting's or the environment's, or else the half-width of the goals seen so far
+        in the direction in which they spread most.
         """
         first_goals = [episode.desired_goal[0] for episode in self.replay.episodes()]
         goals = torch.from_numpy(np.stack(first_goals)).double()
@@ -258,7 +314,7 @@ class ODACTorchLearner(TorchLearner):
                     "goal_scale is 'auto', but the environment names none and the goals seen so "
                     "far are all alike; it must be a positive number in the task's units."
                 )
-        self.goal_module.set_goal_units(center, scale)
+        self.networks.set_goal_units(center, scale)
 
     def _sum_over_learners(self, values: Tensor) -> Tensor:
         if self.distributed:
@@ -266,117 +322,11 @@ class ODACTorchLearner(TorchLearner):
             torch.distributed.all_reduce(values)
         return values.cpu()
 
-    @override(Learner)
-    def compute_loss_for_module(
-        self,
-        *,
-        module_id: str,
-        config: AlgorithmConfig,
-        batch: dict[str, Tensor],
-        fwd_out: dict[str, Tensor],
-    ) -> Tensor:
-        kl_weight = fwd_out["log_kl_weight"].detach().exp()
-        with torch.no_grad():
-            next_value, backup = self.objective.infer(batch, fwd_out, self.value_bounds)
-            target = bellman_target(backup.reward, backup.discount, next_value)
-
-        losses = {
-            "critic_loss": critic_loss(fwd_out["q_values"], target),
-            "policy_loss": policy_loss(fwd_out["policy_q"], fwd_out["policy_kl"], kl_weight),
-        }
-        if self._learns_dynamics:
-            losses["dynamics_loss"] = dynamics_loss(fwd_out["log_prob_next"])
-        if config.kl_weight == "auto":
-            losses["temperature_loss"] = temperature_loss(
-                fwd_out["log_kl_weight"], fwd_out["policy_kl"], self.goal_module.target_kl
-            )
-        losses |= self.objective.losses(fwd_out)
-        targets = {"target": target, "reward": backup.reward, "discount": backup.discount}
-        outcome = {name: fwd_out[name] for name in ("q_values", "log_prob_next")}
-        total = self._guard.watch(
-            self._update_number, losses, targets | outcome | {"goal": batch["goal"]}
-        )
-        if self._log_update:
-            quantities = {
-                "target": target,
-                "reward": backup.reward,
-                "discount": backup.discount,
-                "effective_horizon": effective_horizon(backup.discount),
-                **backup.metrics,
-                **self._batch_quantities(batch, fwd_out),
-            }
-            losses |= {"total_loss": total, "kl_weight": kl_weight}
-            self._log(module_id, losses | quantities | quantiles(quantities))
-        return total
-
-    def _batch_quantities(
-        self, batch: dict[str, Tensor], fwd_out: dict[str, Tensor]
-    ) -> dict[str, Tensor]:
-        distance = (batch["goal"] - batch["achieved_goal"]).norm(dim=-1)
-        is_trivial = distance < self.goal_module.trivial_distance
-        reached = is_trivial[batch["relabelled"]]
-        own_and_far = ~(batch["relabelled"] | is_trivial)
-        # Where an episode's own goal is not reached yet. As long as the policy reaches none of them
-        # these values must be low: here over-estimation shows.
-        unreached = {"unreached_value": fwd_out["q_values"][:, own_and_far]}
-        return {
-            "q_value": fwd_out["q_values"],
-            "policy_kl": fwd_out["policy_kl"],
-            "log_prob_next": fwd_out["log_prob_next"],
-            "dynamics_scale": fwd_out["log_scale"].exp(),
-            "relabelled_share": batch["relabelled"].double(),
-            # Relabelled goals that are reached already teach little.
-            "trivial_goal_share": reached.double().mean() if len(reached) else reached.sum(),
-            **(unreached if own_and_far.any() else {}),
-        }
-
-    def _log(self, module_id: str, quantities: dict[str, Tensor]) -> None:
-        """Logs the mean of each quantity of the last update, and stops training that diverges."""
-        values = {name: float(value.detach().double().mean()) for name, value in quantities.items()}
-        values = self._guard.finite(self._update_number, values)
-        self.metrics.log_dict(values, key=module_id, window=1)
-
-    @override(TorchLearner)
-    def _update(self, batch: dict[str, Any]) -> tuple[Any, Any, Any]:
-        with matmul_precision(self.config.matmul_precision):
-            return super()._update(batch)
-
-    @override(TorchLearner)
-    def _compute_off_policyness(self, batch: dict[str, Any]) -> None:
-        pass  # RLlib would log, at every update, what a replay batch does not carry
-
-    # RLlib regroups all gradients by optimizer twice an update; without clipping there is no need,
-    # nor for the optimizer to look for those of the update before.
-
-    @override(TorchLearner)
-    def compute_gradients(
-        self, loss_per_module: dict[str, Tensor], **kwargs: Any
-    ) -> dict[Any, Tensor]:
-        for parameter in self._params.values():
-            parameter.grad = None
-        loss_per_module[DEFAULT_MODULE_ID].backward()  # type: ignore[no-untyped-call]
-        return {name: parameter.grad for name, parameter in self._params.items()}
-
-    @override(Learner)
-    def postprocess_gradients(self, gradients_dict: dict[Any, Tensor]) -> dict[Any, Tensor]:
-        if self.config.grad_clip is None and not self.config.log_gradients:
-            return {}
-        return super().postprocess_gradients(gradients_dict)
-
-    @override(TorchLearner)
-    def apply_gradients(self, gradients_dict: dict[Any, Tensor]) -> None:
-        for parameter, gradient in gradients_dict.items():
-            parameter.grad = gradient
-        found_inf = self._guard.found_inf()
-        for optimizer in self._named_optimizers.values():
-            optimizer.found_inf = found_inf
-            optimizer.step()
-
     # State ----------------------------------------------------------------------------------------
 
     @override(Learner)
     def save_to_path(self, *args: Any, **kwargs: Any) -> str:
-        """RLlib's, whose errors nobody hears of where the learner is remote; see `save_error`."""
+        """RLlib's, but for errors, which RLlib loses where the learner is remote: `save_error`."""
         self.save_error = None
         try:
             return super().save_to_path(*args, **kwargs)
@@ -397,15 +347,24 @@ class ODACTorchLearner(TorchLearner):
 
     @override(Learner)
     def set_state(self, state: dict[str, Any]) -> None:
-        # RLlib ignores weights that are not newer than its own; going back is what restoring is.
+        # RLlib ignores weights that are not newer than its own; a restore may go back in time.
         if state.get(WEIGHTS_SEQ_NO, 0) <= self._weights_seq_no:
             self._weights_seq_no = 0
         super().set_state(state)
         if LEARNER_STATE in state:
             self._num_updates = state[LEARNER_STATE]["num_updates"]
-            # RLlib saves one learner for all: the others must not share its noise. And generators
-            # of different devices are not alike.
+            # RLlib saves one learner for all, whose noise the others must not share. Random states
+            # are not portable between types of devices.
             if self._learner_index == 0 and state[LEARNER_STATE]["device"] == self._device.type:
                 self._noise.set_state(torch.from_numpy(state[LEARNER_STATE]["noise"].copy()))
             else:
-                self._noise.manual_seed(7919 * self._learner_index + self._num_updates)
+                self._noise.manual_seed(self._base_seed + self._num_updates)
+
+
+def _mean_over_learners(gradients: dict[Any, Tensor]) -> dict[Any, Tensor]:
+    """Gradients averaged by one all-reduce of all of them."""
+    flat = torch.cat([gradient.flatten() for gradient in gradients.values()])
+    torch.distributed.all_reduce(flat.div_(torch.distributed.get_world_size()))
+    parts = torch.split(flat, [gradient.numel() for gradient in gradients.values()])
+    named = zip(gradients.items(), parts, strict=True)
+    return {name: part.view_as(gradient) for (name, gradient), part in named}

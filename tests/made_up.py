@@ -6,10 +6,14 @@ import struct
 from pathlib import Path
 
 import numpy as np
+import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 from tensorboardX.proto.event_pb2 import Event
 
 from rllib_odac import GoalEpisode, make_env
+from rllib_odac.agent.batch import Batch, Inputs
+from rllib_odac.agent.objectives import JudgedTransitions
+from rllib_odac.replay.transitions import Transitions
 from tests.conftest import small_config
 
 STEPS = 20
@@ -23,12 +27,37 @@ def episode(seed=0, steps=STEPS):
     return GoalEpisode(places, places, goal, rng.uniform(-1, 1, (steps, 2)).astype(np.float32))
 
 
+def make_transitions(goal, **columns):
+    """Transitions with the columns given, the others being zeros."""
+    size, zeros = len(goal), torch.zeros_like(goal)
+    no = torch.zeros(size, dtype=torch.bool)
+    defaults = {name: zeros for name in Transitions._fields if name != "auxiliary_goal"}
+    return Transitions(**defaults | {"goal": goal, "terminated": no, "relabelled": no} | columns)
+
+
+def judge(goal, log_prob_goal=None, goal_scale=1.0, learned_reward=None, **columns):
+    """Judged transitions with what is given, the rest being zeros."""
+    log_prob_goal = torch.zeros(len(goal)) if log_prob_goal is None else log_prob_goal
+    scale = torch.tensor(goal_scale)
+    return JudgedTransitions(
+        make_transitions(goal, **columns), log_prob_goal, scale, learned_reward
+    )
+
+
+def make_batch(transitions, state_action=None, auxiliary_noise=None):
+    """A batch whose inputs are zeros but for those given."""
+    size = len(transitions.goal)
+    zeros = torch.zeros(size, 1)
+    inputs = Inputs(zeros, zeros, zeros if state_action is None else state_action, zeros, zeros)
+    return Batch(transitions, inputs, torch.zeros(2, size, 1), auxiliary_noise)
+
+
 def make_learner(**settings):
     env = make_env("odac/Box2D-v0")
     spaces = {DEFAULT_MODULE_ID: (env.observation_space, env.action_space)}
     learner = small_config(**settings).build_learner(spaces=spaces)
     learner.add_episodes([episode(seed) for seed in range(4)])
-    learner._set_goal_scale()
+    learner._set_goal_units()
     return learner
 
 

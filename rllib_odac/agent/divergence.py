@@ -8,25 +8,26 @@ that stays on its device, as for automatic mixed precision: nobody waits for it.
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
+from rllib_odac.agent.batch import Batch
+from rllib_odac.agent.update import Update
+
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class _Update:
-    number: int
-    losses: Mapping[str, Tensor]
-    total: Tensor
-    quantities: Mapping[str, Tensor]
+class _Watched(NamedTuple):
+    number: int  # of the update, counted from 1
+    update: Update
+    batch: Batch
+    total: Tensor  # loss
 
 
 class DivergenceGuard:
@@ -43,28 +44,26 @@ class DivergenceGuard:
         self._parameters = dict(module.named_parameters())
         self._skips = skips
         self._reads_at_once = reads_at_once and not skips
-        self._unread: list[_Update] = []
+        self._unread: list[_Watched] = []
         self._skipped: Tensor | None = None  # updates, on their device, since `take_skipped`
         self._warned = False
 
-    def watch(
-        self, number: int, losses: Mapping[str, Tensor], quantities: Mapping[str, Tensor]
-    ) -> Tensor:
+    def watch(self, number: int, update: Update, batch: Batch) -> Tensor:
         """The summed loss to minimise.
 
         Args:
             number: Of the update, counted from 1.
-            losses: Its losses, by name.
-            quantities: What the message is to say of its batch, by name.
+            update: What was computed.
+            batch: What it was computed from.
 
         Raises:
             FloatingPointError: If the loss is read at once and not finite.
         """
-        total = functools.reduce(torch.add, losses.values())
-        self._unread.append(_Update(number, losses, total.detach(), quantities))
+        total = update.total_loss
+        self._unread.append(_Watched(number, update, batch, total.detach()))
         if self._reads_at_once:
             self.read()
-        if self._skips:  # so that every gradient is NaN, with several learners on all of them
+        if self._skips:  # makes every gradient NaN, and with several learners those of all
             total = total * torch.where(total.isfinite(), 1.0, torch.nan)
         return total
 
@@ -75,14 +74,14 @@ class DivergenceGuard:
             FloatingPointError: If one is not finite and updates are not skipped. The sentence names
                 what went bad, the update and what its batch was like.
         """
-        updates, self._unread = self._unread, []
-        if len(updates) > 1:
-            bad = torch.stack([update.total for update in updates]).isfinite().logical_not()
+        unread, self._unread = self._unread, []
+        if len(unread) > 1:  # one wait for the device, not one for each
+            bad = torch.stack([each.total for each in unread]).isfinite().logical_not()
             first = int(bad.int().argmax()) if bad.any() else None
         else:
-            first = next((i for i, u in enumerate(updates) if not math.isfinite(u.total)), None)
+            first = next((i for i, u in enumerate(unread) if not math.isfinite(u.total)), None)
         if first is not None:
-            self._report(updates[first].number, updates[first])
+            self._report(unread[first])
 
     def finite(self, number: int, values: Mapping[str, float]) -> dict[str, float]:
         """Those of the values of an update that are finite, all of them if none is skipped.
@@ -112,7 +111,7 @@ class DivergenceGuard:
         skipped = 0 if self._skipped is None else int(self._skipped)
         self._skipped = None
         if skipped and not self._warned:
-            self._report(None, None)
+            self._report(None)
         return skipped
 
     @torch.no_grad()
@@ -132,21 +131,30 @@ class DivergenceGuard:
                 f"Training diverged: {culprit} is not finite, update {number}."
             )
 
-    def _report(self, number: int | None, update: _Update | None) -> None:
-        if update is None:
+    def _report(self, watched: _Watched | None) -> None:
+        if watched is None:
             text = "an update's gradient is not finite"
         else:
+            update = watched.update
             losses = [(n, float(v.detach())) for n, v in update.losses.items()]
             bad = (each for each in losses if not math.isfinite(each[1]))
-            name, loss = next(bad, ("total_loss", float(update.total)))
-            text = f"the loss '{name}' is {loss} at update {number}"
-            # What the update before did is still to be seen where the loss is read at once.
+            name, loss = next(bad, ("total_loss", float(watched.total)))
+            text = f"the loss '{name}' is {loss} at update {watched.number}"
+            # Gradients of the update before are still there where the loss is read at once.
             cause = self._bad_gradient() if self._reads_at_once else None
             cause = cause or self._bad_parameter()
             if cause is not None:
                 text += f" because {cause} is not finite"
-            batch = (f"{name} {_range(values)}" for name, values in update.quantities.items())
-            text += f"; its batch has {', '.join(batch)}"
+            quantities = {
+                "target": update.target,
+                "reward": update.backup.reward,
+                "discount": update.backup.discount,
+                "q_values": update.predictions.q_values,
+                "log_prob_next": update.predictions.log_prob_next,
+                "goal": watched.batch.transitions.goal,
+            }
+            described = (f"{name} {_range(values)}" for name, values in quantities.items())
+            text += f"; its batch has {', '.join(described)}"
         if not self._skips:
             raise FloatingPointError(f"Training diverged: {text}.")
         if not self._warned:

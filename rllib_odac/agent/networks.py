@@ -178,6 +178,11 @@ class GoalDynamics(nn.Module):
         self.log_min_scale = math.log(min_scale if learned else fixed_scale)
         self.net = mlp([input_dim, *hidden, 2 * goal_dim]) if learned else None
 
+    @property
+    def is_learned(self) -> bool:
+        """Whether there is a network to train."""
+        return self.net is not None
+
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Predicted displacement μ (B, G) and log scale log b (B, G), in goal scales."""
         if self.net is None:

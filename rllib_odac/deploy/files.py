@@ -1,6 +1,6 @@
 """The folder `policy/` of a checkpoint: `policy.npz` and `policy.json`, which need no Ray to read.
 
-policy.npz    the policy's and the normalisers' arrays, by the names that `ODACRLModule` gives them
+policy.npz    the policy's and the normalisers' arrays, by the names that `ActorCritic` gives them
 policy.json   what `PolicySpec` says
 """
 
@@ -54,9 +54,10 @@ def policy_files(algorithm: ResumableAlgorithm) -> dict[str, bytes]:
         hidden=tuple(algorithm.config.hidden),
         spaces=spaces | {ACTION: BoxSpec.of(action)},
     )
+    networks = {name.removeprefix("networks."): array for name, array in weights.items()}
     arrays = {
         name: np.asarray(array)
-        for name, array in weights.items()
+        for name, array in networks.items()
         if name.startswith(COMPONENTS) and name != NOT_NEEDED
     }
     return files_of(spec, arrays)

@@ -12,6 +12,7 @@ import numpy as np
 from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, COMPONENT_RL_MODULE
 from ray.rllib.core import DEFAULT_MODULE_ID as MODULE
 
+from rllib_odac.agent.actor_critic import ActorCritic
 from rllib_odac.checkpoints.manifest import checked
 from rllib_odac.config import ODACConfig
 from rllib_odac.env_runner import GoalEnvRunner
@@ -142,8 +143,8 @@ def arrival(distances: list[float]) -> int:
     return max(near.index(True), 5)
 
 
-def checkpoint_module(path: Path) -> ODACRLModule:
-    """The learner's whole module of a checkpoint: policy, critics, dynamics and normalisers.
+def checkpoint_networks(path: Path) -> ActorCritic:
+    """All networks of a checkpoint: policy, critics, dynamics and normalisers.
 
     Raises:
         ValueError: If there is no checkpoint of ODAC in that directory, or it is damaged.
@@ -153,7 +154,7 @@ def checkpoint_module(path: Path) -> ODACRLModule:
         module: ODACRLModule = ODACRLModule.from_checkpoint(_module_path(path))
     except Exception as error:
         raise ValueError(f"The checkpoint '{path}' is damaged: {error}") from error
-    return module
+    return module.networks
 
 
 def _module_path(path: Path) -> Path:

@@ -1,14 +1,14 @@
-"""What a trained module infers: reward, dynamic discount, value and model, as arrays.
+"""What trained networks infer: reward, dynamic discount, value and model, as arrays.
 
-Every quantity comes from the module's own training pass and from the functions that the learner
-trains with, so that what is shown is what was learned. Where training draws one action at s and one
+Every quantity comes from `agent.update`, by which the networks were trained, so that what is shown
+is what was learned. Where training draws one action at s and one
 at s', quantities here are means over several. Drawing them is `inference_plots`' part.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rllib_odac.agent.actor_critic import ActorCritic
+from rllib_odac.agent.batch import Batch, prepare
+from rllib_odac.agent.objectives import Objective
+from rllib_odac.agent.update import compute_update
 from rllib_odac.maths.losses import (
     bellman_target,
     effective_horizon,
@@ -23,7 +27,7 @@ from rllib_odac.maths.losses import (
     termination_probabilities,
 )
 from rllib_odac.replay.episodes import GoalEpisode
-from rllib_odac.rl_module import ODACRLModule
+from rllib_odac.replay.transitions import Transitions
 
 Array = NDArray[np.float64]
 NUM_SAMPLES = 16  # actions that quantities are means over
@@ -32,8 +36,8 @@ ROWS_AT_ONCE = 32_768  # of a forward pass
 INFERS_DISCOUNT = "discount_kl"
 
 
-def transitions(episode: GoalEpisode) -> dict[str, Tensor]:
-    """An episode's T transitions with its own goal, columns as `GoalReplay.sample` names them."""
+def transitions(episode: GoalEpisode) -> Transitions:
+    """An episode's T transitions with its own goal."""
     steps = len(episode)
     terminated = np.zeros(steps, dtype=bool)
     terminated[-1] = episode.terminated
@@ -47,21 +51,24 @@ def transitions(episode: GoalEpisode) -> dict[str, Tensor]:
         "terminated": terminated,
         "relabelled": np.zeros(steps, dtype=bool),
     }
-    return {name: torch.from_numpy(np.ascontiguousarray(c)) for name, c in columns.items()}
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(c)) for name, c in columns.items()}
+    return Transitions(**tensors)
 
 
 @torch.no_grad()
 def infer(
-    module: ODACRLModule,
-    batch: Mapping[str, Tensor],
+    networks: ActorCritic,
+    objective: Objective,
+    rows: Transitions,
     num_samples: int = NUM_SAMPLES,
     seed: int = 0,
 ) -> dict[str, Array]:
     """The inferred quantities of transitions (s, a, s') and their goals g.
 
     Args:
-        module: The learner's, critics and dynamics included.
-        batch: B transitions, as of `transitions`.
+        networks: The learner's.
+        objective: By which they were trained.
+        rows: B transitions, as of `transitions`.
         num_samples: Actions a ~ π(·|s, g) and a' ~ π(·|s', g) that quantities are means over.
         seed: Of these actions.
 
@@ -75,40 +82,38 @@ def infer(
     """
     generator = torch.Generator().manual_seed(seed)
     chunk = max(1, ROWS_AT_ONCE // num_samples)
-    size = len(batch["goal"])
-    parts = [
-        _infer_rows(
-            module, {name: c[i : i + chunk] for name, c in batch.items()}, num_samples, generator
-        )
-        for i in range(0, size, chunk)
-    ]
+    parts = []
+    for i in range(0, len(rows.goal), chunk):
+        part = rows.map(operator.itemgetter(slice(i, i + chunk)))
+        parts.append(_infer_rows(networks, objective, part, num_samples, generator))
     quantities = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     quantities["effective_horizon"] = effective_horizon(quantities["discount"])
     return {name: values.numpy() for name, values in quantities.items()}
 
 
 def _infer_rows(
-    module: ODACRLModule,
-    rows: Mapping[str, Tensor],
+    networks: ActorCritic,
+    objective: Objective,
+    rows: Transitions,
     num_samples: int,
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
-    objective = module.objective
-    batch = {name: column.repeat_interleave(num_samples, 0) for name, column in rows.items()}
-    batch = module.prepare(batch)
-    goal = batch["goal"]
-    batch["noise"] = torch.randn((2, len(goal), module.action_dim), generator=generator)
-    # They take part in losses of the objective's own networks, not in what is asked for here.
-    batch |= dict.fromkeys(objective.extra_goals, goal) | {"goal_noise": torch.zeros_like(goal)}
-    outputs = module.forward_train(batch)
-    kl_weight = outputs["log_kl_weight"].exp()
-    bounds = objective.value_bounds(module.dynamics.max_log_prob)
-    next_value, backup = objective.infer(batch, outputs, bounds)
+    repeated = rows.map(lambda column: column.repeat_interleave(num_samples, 0))
+    goal = repeated.goal
+    noise = torch.randn((2, len(goal), networks.action_dim), generator=generator)
+    auxiliary_noise = None
+    if objective.auxiliary is not None:
+        # These take part in the auxiliary loss, not in what is asked for here.
+        repeated = repeated._replace(auxiliary_goal=goal)
+        auxiliary_noise = torch.zeros_like(goal)
+    batch = Batch(repeated, prepare(networks, repeated), noise, auxiliary_noise)
+    update = compute_update(networks, objective, batch)
+    predictions, backup = update.predictions, update.backup
     quantities = {
-        "value": soft_value(outputs["policy_q"], outputs["policy_kl"], kl_weight),
-        "next_value": next_value,
+        "value": soft_value(predictions.policy_q, predictions.policy_kl, predictions.kl_weight),
+        "next_value": predictions.next_value,
         "discount": backup.discount,
-        "kl_cost": kl_weight * outputs["policy_kl"],
+        "kl_cost": predictions.kl_weight * predictions.policy_kl,
     }
     if objective.reward_is_local:
         quantities["reward"] = backup.reward
@@ -156,23 +161,23 @@ def realised_return(quantities: Mapping[str, Array], last_value: float) -> float
 
 
 @torch.no_grad()
-def predict_next(module: ODACRLModule, batch: Mapping[str, Tensor]) -> dict[str, Array]:
+def predict_next(networks: ActorCritic, rows: Transitions) -> dict[str, Array]:
     """The model's prediction of the next achieved goal, beside what was realised.
 
     Args:
-        module: The learner's.
-        batch: As of `infer`.
+        networks: The learner's.
+        rows: B transitions, as of `transitions`.
 
     Returns:
         (B, G) each: `predicted` and `realised`, φ(s') − φ(s) in the task's units; `scale`, b of
         the density in the same units; and `central_probability`, that of the central interval that
         just contains what was realised, in [0, 1): see `GoalDynamics.central_probability`.
     """
-    prepared = module.prepare(dict(batch))
-    displacement, log_scale = module.dynamics(prepared["dynamics_inputs"])
-    way = prepared["way_made"]
-    unit = module.goal_scale
-    central = module.dynamics.central_probability(way - displacement, log_scale)
+    inputs = prepare(networks, rows)
+    displacement, log_scale = networks.dynamics(inputs.state_action)
+    way = inputs.displacement
+    unit = networks.goal_scale
+    central = networks.dynamics.central_probability(way - displacement, log_scale)
     result = {
         "predicted": displacement * unit,
         "realised": way * unit,
@@ -234,7 +239,8 @@ def check_plane(episodes: Sequence[GoalEpisode]) -> None:
 
 @torch.no_grad()
 def plane_fields(
-    module: ODACRLModule,
+    networks: ActorCritic,
+    objective: Objective,
     goal: Sequence[float] | Array,
     extent: tuple[float, float, float, float],
     points: int = 61,
@@ -248,7 +254,9 @@ def plane_fields(
     place, and only the value is given.
 
     Args:
-        module: The learner's, of an environment whose observation is the achieved goal in a plane.
+        networks: The learner's, of an environment whose observation is the achieved goal in a
+            plane.
+        objective: By which they were trained.
         goal: (2,).
         extent: x_min, x_max, y_min, y_max.
         points: N, of each side of the grid.
@@ -260,26 +268,17 @@ def plane_fields(
     grid = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
     place = torch.from_numpy(grid).float().repeat_interleave(num_samples, 0)
     goals = torch.as_tensor(np.asarray(goal), dtype=torch.float32).expand_as(place)
-    inputs = module.policy_inputs(place, place, goals)
+    inputs = networks.policy_inputs(place, place, goals)
     noise = torch.randn(
-        (len(place), module.action_dim), generator=torch.Generator().manual_seed(seed)
+        (len(place), networks.action_dim), generator=torch.Generator().manual_seed(seed)
     )
-    actions, _ = module.policy.sample(inputs, noise)
-    displacement, _ = module.dynamics(module.dynamics_inputs(place, place, actions))
-    has_model = learns_model(module)
-    next_place = place + displacement * module.goal_scale if has_model else place
+    actions, _ = networks.policy.sample(inputs, noise)
+    displacement, _ = networks.dynamics(networks.dynamics_inputs(place, place, actions))
+    has_model = networks.dynamics.is_learned
+    next_place = place + displacement * networks.goal_scale if has_model else place
     no = torch.zeros(len(place), dtype=torch.bool)
-    batch = {
-        "observation": place,
-        "achieved_goal": place,
-        "next_observation": next_place,
-        "next_achieved_goal": next_place,
-        "goal": goals,
-        "actions": actions,
-        "terminated": no,
-        "relabelled": no,
-    }
-    quantities = infer(module, batch, num_samples=1, seed=seed + 1)
+    rows = Transitions(place, next_place, place, next_place, goals, actions, no, no)
+    quantities = infer(networks, objective, rows, num_samples=1, seed=seed + 1)
     wanted = ("reward", "discount", "value", "log_prob_goal") if has_model else ("value",)
     fields = {
         name: quantities[name].reshape(points, points, num_samples).mean(-1)
@@ -289,15 +288,8 @@ def plane_fields(
     return PlaneFields(x, y, fields)
 
 
-def learns_model(module: ODACRLModule) -> bool:
-    """Whether p_ψ was learned; other objectives than ODAC carry an untrained one."""
-    config: dict[str, Any] = module.model_config
-    return bool(config["learn_dynamics"])
-
-
-def missing_quantities(module: ODACRLModule) -> list[str]:
+def missing_quantities(networks: ActorCritic, objective: Objective) -> list[str]:
     """One sentence on each quantity that this objective, or this ablation, does not infer."""
-    objective = module.objective
     name = type(objective).__name__.removesuffix("Objective")
     sentences = []
     if not objective.uses_dynamics:
@@ -308,7 +300,7 @@ def missing_quantities(module: ODACRLModule) -> list[str]:
         sentences.append(
             f"{name}'s discount is a constant: it infers no q_Δ and no termination time."
         )
-    elif not learns_model(module):
+    elif not networks.dynamics.is_learned:
         sentences.append(
             "The model is fixed, not learned: there is no calibration, and no field of what "
             "depends on the next state."

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from rllib_odac.agent.actor_critic import ActorCritic
 from rllib_odac.envs.catalogue import env_facts
 from rllib_odac.evaluation import captions
 from rllib_odac.evaluation import inference_plots as plots
@@ -17,7 +18,7 @@ from rllib_odac.evaluation.checkpoint import (
     CheckpointPolicy,
     FollowedEpisode,
     arrival,
-    checkpoint_module,
+    checkpoint_networks,
 )
 from rllib_odac.evaluation.inference import (
     INFERS_DISCOUNT,
@@ -25,7 +26,6 @@ from rllib_odac.evaluation.inference import (
     check_plane,
     coverage,
     infer,
-    learns_model,
     missing_quantities,
     plane_fields,
     predict_next,
@@ -36,7 +36,6 @@ from rllib_odac.evaluation.inference import (
 )
 from rllib_odac.evaluation.report import Picture, write_report
 from rllib_odac.maths.losses import termination_probabilities
-from rllib_odac.rl_module import ODACRLModule
 from rllib_odac.runtime.evaluation import held_out_seeds
 
 PATHS = 6  # episodes drawn into a field
@@ -70,21 +69,22 @@ def inspect_checkpoint(
     if seed < 0:
         raise ValueError(f"seed is {seed}, but must be at least 0.")
     directory = Path(out)
-    module = checkpoint_module(Path(checkpoint))
+    networks = checkpoint_networks(Path(checkpoint))
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"out is '{directory}', which is a file; it must be a directory.")
     policy = CheckpointPolicy(checkpoint)
     directory.mkdir(parents=True, exist_ok=True)
-    return _Inspection(policy, module, directory, episodes, seed).run()
+    return _Inspection(policy, networks, directory, episodes, seed).run()
 
 
 class _Inspection:
     """The pictures of one checkpoint, one method each."""
 
     def __init__(
-        self, policy: CheckpointPolicy, module: ODACRLModule, out: Path, episodes: int, seed: int
+        self, policy: CheckpointPolicy, networks: ActorCritic, out: Path, episodes: int, seed: int
     ) -> None:
-        self.policy, self.module, self.out, self.seed = policy, module, out, seed
+        self.policy, self.networks, self.out, self.seed = policy, networks, out, seed
+        self.objective = policy.config.build_objective()
         env: Any = policy.config.make_env()
         task = env.unwrapped
         self.regions: Array = np.asarray(getattr(task, "regions", np.zeros((0, 2, 2))), float)
@@ -94,11 +94,13 @@ class _Inspection:
         env.close()
         self.seeds = held_out_seeds(episodes, seed)
         self.followed = [policy.follow(seed) for seed in self.seeds]
-        self.quantities = [infer(module, transitions(f.episode)) for f in self.followed]
+        self.quantities = [
+            infer(networks, self.objective, transitions(f.episode)) for f in self.followed
+        ]
         self.infers = INFERS_DISCOUNT in self.quantities[0]
         self.unit = "nats" if self.infers else "objective's own units"
         self.pictures: list[Picture] = []
-        self.missing = missing_quantities(module)
+        self.missing = missing_quantities(networks, self.objective)
         self.figures: dict[str, Any] = {
             "success_rate": float(np.mean([f.success for f in self.followed]))
         }
@@ -108,12 +110,12 @@ class _Inspection:
         self.draw_episodes()
         if self.infers:
             self.draw_termination()
-        if learns_model(self.module):
+        if self.networks.dynamics.is_learned:
             self.draw_calibration()
         self.draw_value()
         config = self.policy.config
         report = self.out / "report.html"
-        objective = type(self.module.objective).__name__.removesuffix("Objective")
+        objective = type(self.objective).__name__.removesuffix("Objective")
         # JSON knows no NaN, which a correlation is where nothing varies.
         self.figures = {k: None if v is None or np.isnan(v) else v for k, v in self.figures.items()}
         figures = {k: v for k, v in self.figures.items() if v is not None}
@@ -152,7 +154,7 @@ class _Inspection:
             low, high = places.min(0), places.max(0)
         extent = (float(low[0]), float(high[0]), float(low[1]), float(high[1]))
         plots.plot_fields(
-            [plane_fields(self.module, goal, extent) for goal in goals],
+            [plane_fields(self.networks, self.objective, goal, extent) for goal in goals],
             goals,
             [self.paths_to(f) for f in shown],
             self.regions,
@@ -200,7 +202,7 @@ class _Inspection:
         steps = max(len(f.episode) for f in self.followed)
         all_times = np.stack([termination_times(q["discount"], steps) for q in self.quantities])
         mean = all_times.mean(0)
-        prior = _prior_times(self.module.objective, steps)
+        prior = _prior_times(self.objective, steps)
         near = self.success_distance
         arrivals = np.array([_first(np.array(f.distances[1:]) < near) if near else np.nan
                              for f in self.followed])  # fmt: skip
@@ -218,7 +220,7 @@ class _Inspection:
         )
 
     def draw_calibration(self) -> None:
-        parts = [predict_next(self.module, transitions(f.episode)) for f in self.followed]
+        parts = [predict_next(self.networks, transitions(f.episode)) for f in self.followed]
         whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         error = np.linalg.norm(whole["predicted"] - whole["realised"], axis=-1)
         shares = coverage(whole["central_probability"], [0.5, 0.9])
@@ -227,7 +229,7 @@ class _Inspection:
             "coverage_90": float(shares[1]),
             "prediction_error": float(np.median(error)),
         }
-        distribution = self.module.dynamics.distribution
+        distribution = self.networks.dynamics.distribution
         every = max(1, len(error) // POINTS_SHOWN)
         plots.plot_calibration(
             {name: values[::every] for name, values in whole.items()},

@@ -22,6 +22,7 @@ from torch import Tensor
 from rllib_odac.replay.episodes import GoalEpisode
 from rllib_odac.replay.file import read_arrays, write_arrays
 from rllib_odac.replay.relabelling import RelabelStrategy, validate_relabelling
+from rllib_odac.replay.transitions import Transitions
 
 RARITY_SAMPLE = 512  # states among which the rare ones are found,
 RARITY_NEIGHBOURS = 10  # by the distance to this neighbour
@@ -39,8 +40,8 @@ class GoalReplay:
         relabel: Probability of each `RelabelStrategy`; they sum to 1.
         device: Where columns live and batches are made.
         seed: Seed of the buffer's own random generator.
-        extra_goals: Further goals of each transition: the name that they have in a batch, and
-            where they come from. Any strategy but "own".
+        auxiliary_goal: Where a further goal of each transition comes from, or None for no such
+            goal. Any strategy but "own".
         discount: γ of the strategy "discounted".
 
     Raises:
@@ -56,7 +57,7 @@ class GoalReplay:
         relabel: Mapping[str, float],
         device: str | torch.device = "cpu",
         seed: int | None = None,
-        extra_goals: Mapping[str, RelabelStrategy] | None = None,
+        auxiliary_goal: RelabelStrategy | None = None,
         discount: float = 0.95,
     ) -> None:
         for name, size in [
@@ -70,7 +71,7 @@ class GoalReplay:
         self.capacity = int(capacity)
         self.device = torch.device(device)
         self.relabel = validate_relabelling(relabel)
-        self.extra_goals = dict(extra_goals or {})
+        self.auxiliary_goal = auxiliary_goal
         self.discount = discount
         self.generator = torch.Generator(device=self.device)
         if seed is not None:
@@ -184,16 +185,11 @@ class GoalReplay:
         self._num_transitions += steps
         self._transitions_added += steps
 
-    def sample(self, batch_size: int) -> dict[str, Tensor]:
+    def sample(self, batch_size: int) -> Transitions:
         """Draws transitions uniformly, with replacement, and a goal for each.
 
         Args:
             batch_size: B.
-
-        Returns:
-            `observation`, `next_observation` (B, D), `achieved_goal`, `next_achieved_goal`, `goal`
-            (B, G), `actions` (B, A) as float32, `terminated` (B,) as bool, and `relabelled` (B,)
-            as bool: whether the goal is another than the episode's own.
 
         Raises:
             ValueError: If the buffer is empty.
@@ -218,20 +214,22 @@ class GoalReplay:
         observation, achieved_goal, desired_goal, actions = self._gather(slot)
         next_observation, next_achieved_goal, _, _ = self._gather(next_slot)
         goal = torch.where(relabelled.unsqueeze(-1), self._achieved(goal_row), desired_goal)
-        batch = {
-            "observation": observation,
-            "next_observation": next_observation,
-            "achieved_goal": achieved_goal,
-            "next_achieved_goal": next_achieved_goal,
-            "goal": goal,
-            "actions": actions,
-            "terminated": self._terminated[entry],
-            "relabelled": relabelled,
-        }
-        for column, source in self.extra_goals.items():
-            goal_row = self._goal_row(source, row, first, last, *self._random(2, batch_size))
-            batch[column] = self._achieved(goal_row)
-        return batch
+        auxiliary_goal = None
+        if self.auxiliary_goal is not None:
+            fractions = self._random(2, batch_size)
+            auxiliary_row = self._goal_row(self.auxiliary_goal, row, first, last, *fractions)
+            auxiliary_goal = self._achieved(auxiliary_row)
+        return Transitions(
+            observation=observation,
+            next_observation=next_observation,
+            achieved_goal=achieved_goal,
+            next_achieved_goal=next_achieved_goal,
+            goal=goal,
+            actions=actions,
+            terminated=self._terminated[entry],
+            relabelled=relabelled,
+            auxiliary_goal=auxiliary_goal,
+        )
 
     def _goal_row(
         self,

@@ -37,6 +37,6 @@ def test_a_checkpoint_of_one_device_goes_on_on_another(source, target, ray_clust
 def module_of(algorithm: ODAC):
     """Everything that the learner's networks and normalisers hold."""
     [state] = algorithm.learner_group.foreach_learner(
-        lambda learner: {n: v.cpu().numpy() for n, v in learner.goal_module.state_dict().items()}
+        lambda learner: {n: v.cpu().numpy() for n, v in learner.networks.state_dict().items()}
     )
     return state.get()

@@ -22,7 +22,7 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])  # actors cannot imp
 
 
 def networks(learner: ODACTorchLearner):
-    return {name: value.cpu().numpy() for name, value in learner.goal_module.state_dict().items()}
+    return {name: value.cpu().numpy() for name, value in learner.networks.state_dict().items()}
 
 
 def transitions(algorithm):

@@ -26,7 +26,7 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])  # actors cannot imp
 
 
 def networks(learner: ODACTorchLearner):
-    return {name: value.cpu().numpy() for name, value in learner.goal_module.state_dict().items()}
+    return {name: value.cpu().numpy() for name, value in learner.networks.state_dict().items()}
 
 
 def shard(learner: ODACTorchLearner):
@@ -48,9 +48,9 @@ def test_remote_env_runners_collect_and_evaluate(ray_cluster):
     assert result["evaluation"]["env_runners"]["final_distance"] > 0
     held_out = algorithm.evaluate_held_out(10)
     assert held_out["num_episodes"] == 10
-    learner = algorithm.learner_group._learner.goal_module.policy.state_dict()
+    learner = algorithm.learner_group._learner.networks.policy.state_dict()
     weights = algorithm.eval_env_runner_group.foreach_env_runner(
-        lambda runner: runner.module.policy.state_dict(), local_env_runner=False
+        lambda runner: runner.module.networks.policy.state_dict(), local_env_runner=False
     )
     assert len(weights) == 2
     for state in weights:

@@ -43,7 +43,7 @@ def test_a_trial_ends_at_its_budget_and_has_figures_at_each_step(ray_cluster, tm
 
     def settings(learner):
         [(_, optimizer)] = learner.get_optimizers_for_module("default_policy")
-        return optimizer.param_groups[0]["lr"], learner.goal_module.log_kl_weight.exp().item()
+        return optimizer.param_groups[0]["lr"], learner.networks.log_kl_weight.exp().item()
 
     [found] = [result.get() for result in other.learner_group.foreach_learner(settings)]
     assert found == pytest.approx((0.002, 0.03))

@@ -78,7 +78,7 @@ def node(_):
 
 
 def of_learner(learner):
-    state = learner.goal_module.state_dict()
+    state = learner.networks.state_dict()
     return SimpleNamespace(
         node=node(learner),
         state={name: value.numpy().copy() for name, value in state.items()},

@@ -76,7 +76,7 @@ def test_kills_and_full_disks_leave_the_earlier_checkpoint(trained):
 
 def test_a_component_can_be_restored_alone(trained):
     algorithm, path = trained
-    module = algorithm.learner_group._learner.goal_module
+    module = algorithm.learner_group._learner.networks
     name, weight = next(iter(module.policy.named_parameters()))
     saved, counters = weight.detach().clone(), (algorithm.env_steps, algorithm.updates)
     weight.data.zero_()
@@ -96,7 +96,7 @@ def test_without_replay_learning_waits_for_new_steps(ray_cluster, tmp_path):
     assert not (tmp_path / "small" / "replay").exists()
     steps, updates = algorithm.env_steps, algorithm.updates
     learner = algorithm.learner_group._learner
-    normalizer = learner.goal_module.observation_normalizer
+    normalizer = learner.networks.observation_normalizer
     statistics = {name: value.clone() for name, value in normalizer.state_dict().items()}
     algorithm.train()  # and back again
     algorithm.restore_from_path(tmp_path / "small")

@@ -17,7 +17,7 @@ def snapshot(algorithm):
     """Everything that decides what a run does next, as arrays."""
     learner = algorithm.learner_group._learner
     state = {
-        "module": learner.goal_module.state_dict(),
+        "module": learner.networks.state_dict(),
         "optimizer": learner._get_optimizer_state(),
         "noise": learner._noise.get_state(),
         "replay_rng": learner.replay.generator.get_state(),
@@ -143,8 +143,8 @@ def test_restored_runners_act_with_the_restored_weights(ray_cluster, tmp_path):
     algorithm.save_to_path(str(tmp_path / "checkpoint"))
     algorithm.train()
     algorithm.restore_from_path(str(tmp_path / "checkpoint"))
-    learner = algorithm.learner_group._learner.goal_module.policy.state_dict()
-    runner = algorithm.env_runner.module.policy.state_dict()
+    learner = algorithm.learner_group._learner.networks.policy.state_dict()
+    runner = algorithm.env_runner.module.networks.policy.state_dict()
     assert all(torch.equal(learner[name], runner[name]) for name in learner)
     algorithm.stop()
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from ray.rllib.core import DEFAULT_MODULE_ID
 
+from rllib_odac.agent.batch import make_batches
 from rllib_odac.replay.buffer import GoalReplay
 from rllib_odac.replay.episodes import GoalEpisode
 from tests.conftest import DEVICES
@@ -33,11 +34,10 @@ def filled_replay(device, seed=0, episodes=20, steps=10):
 def test_samples_on_a_device_keep_their_episode_and_are_distributed_as_on_the_cpu(device):
     size = 40_000
     batch = filled_replay(device).sample(size)
-    assert {column.device.type for column in batch.values()} == {device}
-    now, following, goal = (
-        batch[name].cpu() for name in ("achieved_goal", "next_achieved_goal", "goal")
-    )
-    relabelled = batch["relabelled"].cpu()
+    assert {column.device.type for column in batch[:-1]} == {device}
+    batch = batch.map(torch.Tensor.cpu)
+    now, following, goal = batch.achieved_goal, batch.next_achieved_goal, batch.goal
+    relabelled = batch.relabelled
     assert torch.equal(following, now + torch.tensor([0.0, 1.0]))
     assert torch.equal(goal[:, 0], now[:, 0])
     assert (goal[relabelled, 1] > now[relabelled, 1]).all()
@@ -45,8 +45,8 @@ def test_samples_on_a_device_keep_their_episode_and_are_distributed_as_on_the_cp
 
     expected = filled_replay("cpu", seed=1).sample(size)
     # Six standard errors of a difference of two shares or means of numbers up to ten.
-    assert abs(relabelled.double().mean() - expected["relabelled"].double().mean()) < 0.017
-    for column, other in ((now, expected["achieved_goal"]), (goal, expected["goal"])):
+    assert abs(relabelled.double().mean() - expected.relabelled.double().mean()) < 0.017
+    for column, other in ((now, expected.achieved_goal), (goal, expected.goal)):
         error = column.double().std(0) * (2 / size) ** 0.5
         assert ((column.double().mean(0) - other.double().mean(0)).abs() < 6 * error).all()
 
@@ -60,37 +60,38 @@ def test_a_replay_saved_on_one_device_loads_on_another(source, target, tmp_path)
     for before, after in zip(saved.episodes(), loaded.episodes(), strict=True):
         np.testing.assert_array_equal(before.achieved_goal, after.achieved_goal)
         np.testing.assert_array_equal(before.desired_goal, after.desired_goal)
-    goals = loaded.sample(50)["goal"]
+    goals = loaded.sample(50).goal
     assert goals.device.type == target
     if source == target:  # generators of different devices are not alike
-        assert torch.equal(goals, saved.sample(50)["goal"])
+        assert torch.equal(goals, saved.sample(50).goal)
 
 
 def learner_on(device, **settings):
     """A learner with four episodes of its own making in its replay."""
     learner = make_learner(num_gpus_per_learner=int(device == "cuda"), **settings)
     assert learner._device.type == learner.replay.device.type == device
-    assert {parameter.device.type for parameter in learner.goal_module.parameters()} == {device}
+    assert {parameter.device.type for parameter in learner.networks.parameters()} == {device}
     return learner
 
 
 def drawn_batch(learner, size=256):
-    """A prepared batch with its noise, on the CPU."""
-    batch = learner.goal_module.prepare(learner.replay.sample(size))
-    noise = torch.randn(2, size, 2, generator=torch.Generator().manual_seed(0))
-    return {name: column.cpu() for name, column in batch.items()} | {"noise": noise}
+    """A batch with its noise, on the CPU."""
+    draw = learner.replay.sample(size).map(torch.Tensor.cpu)
+    generator = torch.Generator().manual_seed(0)
+    [batch] = make_batches(learner.networks, draw, size, generator)
+    return batch
 
 
 def updated_from(learner, batch, times):
     """The losses of `times` updates, and the gradients of the first."""
-    module, losses, gradients = learner.goal_module, [], {}
-    batch = {name: column.to(learner._device) for name, column in batch.items()}
+    losses, gradients = [], {}
+    batch = torch.utils._pytree.tree_map_only(
+        torch.Tensor, lambda column: column.to(learner._device), batch
+    )
     for _ in range(times):
-        _, loss, _ = learner._update({DEFAULT_MODULE_ID: dict(batch)})
-        losses.append(float(loss[DEFAULT_MODULE_ID].detach()))
-        module.update_targets(learner.config.tau)
+        losses.append(float(learner._step(batch).total_loss.detach()))
         if not gradients:
-            named = module.named_parameters()
+            named = learner.networks.named_parameters()
             gradients = {n: p.grad.cpu().clone() for n, p in named if p.requires_grad}
     return losses, gradients
 
@@ -100,10 +101,8 @@ def updated_from(learner, batch, times):
 def test_updates_on_a_device_are_those_of_the_cpu(device, objective):
     reference = learner_on("cpu", objective=objective)
     learner = learner_on(device, objective=objective)
-    learner.goal_module.load_state_dict(reference.goal_module.state_dict())
+    learner.networks.load_state_dict(reference.networks.state_dict())
     batch = drawn_batch(reference)
-    if reference.objective.extra_goals:
-        batch["goal_noise"] = torch.randn_like(batch["goal"])
     expected, expected_gradients = updated_from(reference, batch, times=20)
     losses, gradients = updated_from(learner, batch, times=20)
     assert losses[0] != losses[-1]

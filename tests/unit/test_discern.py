@@ -11,6 +11,7 @@ import torch.nn.functional as F
 
 from rllib_odac.agent.objectives import DISCERNObjective
 from rllib_odac.maths.losses import bellman_target
+from tests.made_up import judge, make_batch, make_transitions
 
 CLUSTERS = torch.tensor([[math.cos(i * math.pi / 4), math.sin(i * math.pi / 4)] for i in range(8)])
 
@@ -19,7 +20,7 @@ def make_module(objective, goal_dim=2):
     torch.manual_seed(0)
     return SimpleNamespace(
         normalize_goal=lambda goal: goal / 3,
-        objective_networks=objective.build_networks(goal_dim, 7, (32, 32)),
+        auxiliary=objective.auxiliary.build_networks(goal_dim, 7, (32, 32)),
     )
 
 
@@ -27,20 +28,24 @@ def draw(size=128):
     """Episodes that end in the cluster of their goal, but nowhere particular in it."""
     cluster = CLUSTERS[torch.randint(len(CLUSTERS), (size,))]
     goal, final_goal = (3 * cluster + 0.03 * torch.randn(size, 2) for _ in range(2))
-    return {
-        "goal": goal,
-        "final_goal": final_goal,
-        "next_achieved_goal": final_goal,
-        "relabelled": torch.zeros(size, dtype=torch.bool),
-        "terminated": torch.zeros(size, dtype=torch.bool),
-    }
+    return make_transitions(goal, auxiliary_goal=final_goal, next_achieved_goal=final_goal)
+
+
+def evaluate(objective, module, transitions):
+    return objective.auxiliary.evaluate(module, make_batch(transitions), None)
+
+
+def log_likelihood(objective, module, transitions):
+    """(B,) of each pair of the loss."""
+    logits, _ = objective.auxiliary.logits(module, make_batch(transitions))
+    return logits.log_softmax(-1)[:, 0]
 
 
 def train(objective, steps=400):
     module = make_module(objective)
-    optimizer = torch.optim.Adam(module.objective_networks.parameters(), lr=1e-3)
+    optimizer = torch.optim.Adam(module.auxiliary.parameters(), lr=1e-3)
     for _ in range(steps):
-        (loss,) = objective.losses(objective.forward(module, draw(), {})).values()
+        loss = evaluate(objective, module, draw()).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -54,7 +59,7 @@ def trained():
 
 
 def embed(module, goals):
-    return F.normalize(module.objective_networks(module.normalize_goal(goals)), dim=-1)
+    return F.normalize(module.auxiliary(module.normalize_goal(goals)), dim=-1)
 
 
 def test_discriminator_is_as_good_as_chance_within_a_cluster_allows(trained):
@@ -63,15 +68,15 @@ def test_discriminator_is_as_good_as_chance_within_a_cluster_allows(trained):
     with torch.no_grad():
         logits = torch.cat(
             [
-                objective.logits(embed(module, reached), embed(module, goal))
+                objective.auxiliary.similarities(embed(module, reached), embed(module, goal))
                 for reached, goal in zip(
-                    batch["final_goal"].split(128), batch["goal"].split(128), strict=True
+                    batch.auxiliary_goal.split(128), batch.goal.split(128), strict=True
                 )
             ]
         )
     accuracy = (logits.argmax(-1) == 0).double().mean()
     # The number M of decoys in the same cluster is binomial; the best there is picks one of M + 1.
-    same, decoys = 1 / len(CLUSTERS), objective.num_decoys
+    same, decoys = 1 / len(CLUSTERS), objective.auxiliary.num_decoys
     chances = [
         math.comb(decoys, m) * same**m * (1 - same) ** (decoys - m) for m in range(decoys + 1)
     ]
@@ -86,21 +91,21 @@ def test_reward_is_best_at_the_goal_and_never_positive(trained):
     objective, module = trained
     batch, rewards = draw(), []
     for away in (0.0, 0.4, 0.8, 1.6):
-        batch["next_achieved_goal"] = batch["goal"] + torch.tensor([away, 0.0])
-        rewards.append(objective.forward(module, batch, {})["discriminator_reward"])
+        batch = batch._replace(next_achieved_goal=batch.goal + torch.tensor([away, 0.0]))
+        rewards.append(evaluate(objective, module, batch).reward)
     assert all((reward <= 0).all() for reward in rewards)
     means = [float(reward.mean()) for reward in rewards]
     assert means == sorted(means, reverse=True)
     assert means[0] > means[-1] + 1
-    batch["next_achieved_goal"] = torch.full_like(batch["goal"], 1e8)
-    assert torch.isfinite(objective.forward(module, batch, {})["discriminator_reward"]).all()
+    batch = batch._replace(next_achieved_goal=torch.full_like(batch.goal, 1e8))
+    assert torch.isfinite(evaluate(objective, module, batch).reward).all()
 
 
 def test_clipped_reward_is_the_similarity_of_the_embeddings():
     objective = DISCERNObjective(num_decoys=15, reward="clipped", discount=0.9)
     module, batch = make_module(objective), draw()
-    reward = objective.forward(module, batch, {})["discriminator_reward"]
-    cosine = (embed(module, batch["next_achieved_goal"]) * embed(module, batch["goal"])).sum(-1)
+    reward = evaluate(objective, module, batch).reward
+    cosine = (embed(module, batch.next_achieved_goal) * embed(module, batch.goal)).sum(-1)
     assert torch.allclose(reward, cosine.clamp(0, 1), atol=1e-6)
     assert objective.value_bounds(7.0) == (None, pytest.approx(10))
 
@@ -108,22 +113,22 @@ def test_clipped_reward_is_the_similarity_of_the_embeddings():
 def test_decoys_are_the_goals_of_the_rows_that_follow():
     objective = DISCERNObjective(num_decoys=2, sharpness=5.0)
     reached, goal = (F.normalize(torch.randn(4, 3), dim=-1) for _ in range(2))
-    logits = objective.logits(reached, goal)
+    logits = objective.auxiliary.similarities(reached, goal)
     rows = [[0, 1, 2], [1, 2, 3], [2, 3, 0], [3, 0, 1]]
     expected = [[5 * float(reached[i] @ goal[j]) for j in row] for i, row in enumerate(rows)]
     assert torch.allclose(logits, torch.tensor(expected), atol=1e-6)
-    assert DISCERNObjective(num_decoys=9).logits(reached, goal).shape == (4, 4)  # no row twice
+    many = DISCERNObjective(num_decoys=9).auxiliary
+    assert many.similarities(reached, goal).shape == (4, 4)  # no row twice
 
 
 def test_hindsight_pairs_a_goal_with_the_state_it_was_taken_from():
     objective = DISCERNObjective()
     module, batch = make_module(objective), draw(32)
-    own = objective.forward(module, batch, {})["goal_log_likelihood"]
-    batch["relabelled"] = torch.arange(32) % 2 == 0
-    mixed = objective.forward(module, batch, {})["goal_log_likelihood"]
-    batch["final_goal"] = batch["goal"]
-    same = objective.forward(module, batch, {})["goal_log_likelihood"]
-    relabelled = batch["relabelled"]
+    own = log_likelihood(objective, module, batch)
+    relabelled = torch.arange(32) % 2 == 0
+    batch = batch._replace(relabelled=relabelled)
+    mixed = log_likelihood(objective, module, batch)
+    same = log_likelihood(objective, module, batch._replace(auxiliary_goal=batch.goal))
     assert torch.allclose(mixed[~relabelled], own[~relabelled], atol=1e-5)
     assert torch.allclose(mixed[relabelled], same[relabelled], atol=1e-5)
 
@@ -131,20 +136,21 @@ def test_hindsight_pairs_a_goal_with_the_state_it_was_taken_from():
 def test_rewards_are_constants_and_losses_reach_every_weight():
     objective = DISCERNObjective()
     module = make_module(objective)
-    outputs = objective.forward(module, draw(32), {})
-    assert not outputs["discriminator_reward"].requires_grad
-    sum(objective.losses(outputs).values()).backward()
-    assert all(p.grad.abs().sum() > 0 for p in module.objective_networks.parameters())
+    output = evaluate(objective, module, draw(32))
+    assert not output.reward.requires_grad
+    output.loss.backward()
+    assert all(p.grad.abs().sum() > 0 for p in module.auxiliary.parameters())
 
 
 def test_terminal_states_pay_for_ever():
     objective = DISCERNObjective(discount=0.9)
-    batch = {
-        "discriminator_reward": torch.tensor([-2.0, -2.0]),
-        "terminated": torch.tensor([False, True]),
-    }
+    batch = judge(
+        torch.zeros(2, 2),
+        learned_reward=torch.tensor([-2.0, -2.0]),
+        terminated=torch.tensor([False, True]),
+    )
     next_value = torch.tensor([-5.0, -5.0])
-    backup = objective.backup(batch, next_value)
+    backup = objective.reward_and_discount(batch, next_value)
     target = bellman_target(backup.reward, backup.discount, next_value)
     assert target.tolist() == pytest.approx([-6.5, -20.0])
     assert objective.value_bounds(7.0) == (None, 0.0)

@@ -20,9 +20,9 @@ class SometimesInfinite(HERObjective):
 
     border = 0.5
 
-    def backup(self, batch, next_value):
-        backup = super().backup(batch, next_value)
-        backup.reward[batch["goal"][:, 0] > self.border] = torch.inf
+    def reward_and_discount(self, batch, next_value):
+        backup = super().reward_and_discount(batch, next_value)
+        backup.reward[batch.transitions.goal[:, 0] > self.border] = torch.inf
         return backup
 
 
@@ -42,7 +42,7 @@ def learner(**settings):
 
 def parameters(learner):
     """All that is trained; targets go on following the critics."""
-    named = learner.goal_module.named_parameters()
+    named = learner.networks.named_parameters()
     return {name: value.detach().clone() for name, value in named if value.requires_grad}
 
 
@@ -66,7 +66,7 @@ def test_a_huge_learning_rate_stops_training_by_name_and_number():
 def test_a_weight_that_is_not_a_number_is_named():
     broken = learner()
     broken.update(num_updates=7)
-    name, weight = next(iter(broken.goal_module.critic.named_parameters()))
+    name, weight = next(iter(broken.networks.critic.named_parameters()))
     weight.data.flatten()[3] = torch.nan
     text = diverges(broken, 20)
     assert f"is nan at update 8 because the parameter 'critic.{name}' is not finite" in text
@@ -92,16 +92,16 @@ def test_parameters_stay_as_they_were_before_the_update_that_diverged():
 @pytest.mark.parametrize("num_updates", [1, 20])
 def test_a_gradient_that_is_not_finite_though_the_loss_is(num_updates):
     broken = learner()
-    broken.goal_module.policy.net[0].bias.register_hook(lambda gradient: gradient * torch.inf)
+    broken.networks.policy.net[0].bias.register_hook(lambda gradient: gradient * torch.inf)
     text = diverges(broken, num_updates)
     assert "the gradient of 'policy.net.0.bias' before it is not finite" in text
 
 
 def test_losses_read_together_name_the_first_update_that_diverged():
     broken = learner()
-    broken._guard = DivergenceGuard(broken.goal_module, skips=False, reads_at_once=False)
+    broken._guard = DivergenceGuard(broken.networks, skips=False, reads_at_once=False)
     broken.update(num_updates=4)
-    weight = broken.goal_module.dynamics.net[0].weight
+    weight = broken.networks.dynamics.net[0].weight
     weight.data[0] = torch.inf
     text = diverges(broken, 5)
     assert "at update 5" in text
@@ -144,6 +144,6 @@ def test_skipping_leaves_finite_training_as_it_is():
 
 def test_skipping_stops_where_the_parameters_are_lost():
     broken = learner(on_divergence="skip")
-    broken.goal_module.policy.net[0].bias.data[0] = torch.nan
+    broken.networks.policy.net[0].bias.data[0] = torch.nan
     text = diverges(broken, 2)
     assert text == "Training diverged: the parameter 'policy.net.0.bias' is not finite, update 2."

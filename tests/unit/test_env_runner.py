@@ -39,9 +39,9 @@ def test_exploration_is_random_at_first_and_then_by_its_share():
     early = np.concatenate([e.actions for e in runner.sample(num_timesteps=400)])
     assert abs(early.mean()) < 0.1
     assert abs(early.var() - 1 / 3) < 0.05  # uniform on [−1, 1]
-    for parameter in runner.module.policy.parameters():
+    for parameter in runner.module.networks.policy.parameters():
         parameter.data.zero_()  # mean 0 and log σ in the middle of its range
-    runner.module.policy.net[-1].bias.data[2:] = -100.0  # σ at its floor: next to no noise
+    runner.module.networks.policy.net[-1].bias.data[2:] = -100.0  # σ at its floor: next to no noise
     late = np.concatenate([e.actions for e in runner.sample(num_timesteps=4000)[8:]])
     assert np.mean(np.abs(late).max(-1) > 0.1) == pytest.approx(0.25 * 0.99, abs=0.03)
     assert np.abs(late).max() <= 1
@@ -88,8 +88,10 @@ def test_the_share_of_random_steps_is_kept_whatever_their_length():
     runner = make_runner(
         num_initial_random_steps=0, random_action_share=0.25, random_action_steps=5
     )
-    for parameter in runner.module.policy.parameters():
+    for parameter in runner.module.networks.policy.parameters():
         parameter.data.zero_()
-    runner.module.policy.net[-1].bias.data[2:] = -100.0  # no noise: the policy stands still
+    runner.module.networks.policy.net[-1].bias.data[
+        2:
+    ] = -100.0  # no noise: the policy stands still
     actions = np.concatenate([e.actions for e in runner.sample(num_timesteps=8000)])
     assert np.mean(np.abs(actions).max(-1) > 0.1) == pytest.approx(0.25 * 0.99, abs=0.03)

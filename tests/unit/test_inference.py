@@ -7,10 +7,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from ray.rllib.core import DEFAULT_MODULE_ID
 
 from rllib_odac import TabularODAC
+from rllib_odac.agent.batch import Batch, prepare
 from rllib_odac.agent.networks import GoalDynamics
+from rllib_odac.agent.update import compute_metrics, compute_update
 from rllib_odac.evaluation import inference
 from rllib_odac.evaluation.inference import (
     check_plane,
@@ -36,7 +37,8 @@ from tests.made_up import STEPS, episode, make_learner
 @pytest.fixture(scope="module")
 def known_module():
     """A module whose answers are known: Q is 1.5 everywhere, a place stays where it is."""
-    module = make_learner(kl_weight=0.0, max_discount=None, prior_discount=0.9).goal_module
+    learner = make_learner(kl_weight=0.0, max_discount=None, prior_discount=0.9)
+    module = learner.networks
     with torch.no_grad():
         for critic in (module.critic, module.target_critic):
             for parameter in critic.parameters():
@@ -44,10 +46,10 @@ def known_module():
             critic.biases[-1].fill_(1.5)
         for parameter in module.dynamics.parameters():
             parameter.zero_()
-    return module
+    return module, learner.objective
 
 
-def known_log_prob(way, module):
+def known_log_prob(way):
     """A Laplace of scale √0.01 around where one is, with its uniform tail."""
     scale = 0.1
     laplace = np.prod(np.exp(-np.abs(way) / scale) / (2 * scale), axis=-1)
@@ -56,9 +58,9 @@ def known_log_prob(way, module):
 
 def test_a_module_with_known_answers(known_module):
     batch = transitions(episode())
-    found = infer(known_module, batch)
-    way = (batch["goal"] - batch["achieved_goal"]).numpy() / float(known_module.goal_scale)
-    log_prob = known_log_prob(way, known_module)
+    found = infer(*known_module, batch)
+    way = (batch.goal - batch.achieved_goal).numpy() / float(known_module[0].goal_scale)
+    log_prob = known_log_prob(way)
     q = 1 / (1 + np.exp(-(1.5 - log_prob + math.log(9))))
     kl = q * np.log(q / 0.9) + (1 - q) * np.log((1 - q) / 0.1)
     expected = {
@@ -78,12 +80,12 @@ def test_a_module_with_known_answers(known_module):
 
 def test_fields_of_a_module_with_known_answers(known_module):
     goal = np.array([1.0, -2.0])
-    field = plane_fields(known_module, goal, (-4, 4, -4, 4), points=17, num_samples=3)
+    field = plane_fields(*known_module, goal, (-4, 4, -4, 4), points=17, num_samples=3)
     assert set(field.fields) == {"reward", "discount", "value", "log_prob_goal"}
     np.testing.assert_allclose(field.fields["value"], 1.5, rtol=1e-5)
     x, y = np.meshgrid(field.x, field.y)
-    way = (goal - np.stack([x, y], axis=-1)) / float(known_module.goal_scale)
-    log_prob = known_log_prob(way, known_module)
+    way = (goal - np.stack([x, y], axis=-1)) / float(known_module[0].goal_scale)
+    log_prob = known_log_prob(way)
     np.testing.assert_allclose(field.fields["log_prob_goal"], log_prob, rtol=2e-4, atol=2e-5)
     row, column = np.unravel_index(field.fields["reward"].argmax(), (17, 17))
     assert (field.x[column], field.y[row]) == (1.0, -2.0)  # rows go along y
@@ -93,43 +95,37 @@ def test_fields_of_a_module_with_known_answers(known_module):
     {}, {"learn_discount": False}, {"learn_dynamics": False, "max_discount": None},
     {"objective": "her"}, {"objective": "sac"}, {"kl_weight": "auto"},
 ])  # fmt: skip
-def test_what_is_shown_is_what_is_trained_with(settings, monkeypatch):
+def test_what_is_shown_is_what_is_trained_with(settings):
     learner = make_learner(**settings)
     learner.update(num_updates=2)
-    batch = learner.replay.sample(8)
-    found = infer(learner.goal_module, batch, num_samples=1, seed=5)
+    rows = learner.replay.sample(8)
+    found = infer(learner.networks, learner.objective, rows, num_samples=1, seed=5)
 
     noise = torch.randn((2, 8, 2), generator=torch.Generator().manual_seed(5))
-    prepared = learner.goal_module.prepare(batch) | {"noise": noise}
-    logged = {}
-    monkeypatch.setattr(learner, "_log", lambda module_id, values: logged.update(values))
-    learner._log_update = True
-    learner.compute_loss_for_module(
-        module_id=DEFAULT_MODULE_ID,
-        config=learner.config,
-        batch=prepared,
-        fwd_out=learner.goal_module.forward_train(prepared),
-    )
+    batch = Batch(rows, prepare(learner.networks, rows), noise)
+    update = compute_update(learner.networks, learner.objective, batch)
+    logged = compute_metrics(learner.networks, batch, update)
     for name in ("reward", "discount", "log_prob_goal", "discount_kl", "effective_horizon"):
         assert (name in found) == (name in logged)
         if name in logged:
             np.testing.assert_allclose(found[name], logged[name].detach(), rtol=1e-5, atol=1e-6)
     target = found["reward"] + found["discount"] * found["next_value"]
-    np.testing.assert_allclose(target, logged["target"].detach(), rtol=1e-5, atol=1e-5)
-    cost = float(logged["kl_weight"]) * logged["policy_kl"].detach()
+    np.testing.assert_allclose(target, logged["target"], rtol=1e-5, atol=1e-5)
+    cost = float(update.predictions.kl_weight) * logged["policy_kl"].detach()
     np.testing.assert_allclose(found["kl_cost"], cost, rtol=1e-5, atol=1e-6)
 
 
 def test_more_samples_are_a_mean_over_actions_and_chunks_do_not_matter(monkeypatch):
-    module = make_learner().goal_module
+    learner = make_learner()
+    trained = (learner.networks, learner.objective)
     batch = transitions(episode())
-    many = infer(module, batch, num_samples=64)
-    singles = [infer(module, batch, num_samples=1, seed=seed) for seed in range(64)]
+    many = infer(*trained, batch, num_samples=64)
+    singles = [infer(*trained, batch, num_samples=1, seed=seed) for seed in range(64)]
     mean = np.mean([one["value"] for one in singles], axis=0)
     spread = np.std([one["value"] for one in singles], axis=0).max()
     np.testing.assert_allclose(many["value"], mean, atol=spread)
     monkeypatch.setattr(inference, "ROWS_AT_ONCE", 64)
-    assert len(infer(module, batch)["value"]) == STEPS
+    assert len(infer(*trained, batch)["value"]) == STEPS
 
 
 @pytest.mark.parametrize(("objective", "names", "sentences"), [
@@ -137,15 +133,16 @@ def test_more_samples_are_a_mean_over_actions_and_chunks_do_not_matter(monkeypat
     ("her", {"reward"}, 2), ("sac", {"reward"}, 2), ("uvd", {"reward"}, 2), ("discern", set(), 3),
 ])  # fmt: skip
 def test_every_objective_shows_what_it_infers(objective, names, sentences):
-    module = make_learner(objective=objective).goal_module
-    found = infer(module, transitions(episode()))
+    learner = make_learner(objective=objective)
+    trained = (learner.networks, learner.objective)
+    found = infer(*trained, transitions(episode()))
     shared = {"value", "next_value", "discount", "effective_horizon", "kl_cost"}
     assert set(found) == shared | names
     assert all(np.isfinite(values).all() for values in found.values())
-    missing = missing_quantities(module)
+    missing = missing_quantities(*trained)
     assert len(missing) == sentences
-    assert all(sentence.startswith(type(module.objective).__name__[:3]) for sentence in missing)
-    field = plane_fields(module, [0.0, 3.0], (-4, 4, -4, 4), points=3, num_samples=2)
+    assert all(sentence.startswith(type(learner.objective).__name__[:3]) for sentence in missing)
+    field = plane_fields(*trained, [0.0, 3.0], (-4, 4, -4, 4), points=3, num_samples=2)
     assert set(field.fields) == (
         {"value", "reward", "discount", "log_prob_goal"} if objective == "odac" else {"value"}
     )
@@ -210,11 +207,11 @@ def test_coverage_of_the_right_scale_is_nominal(distribution):
 
 def test_predictions_are_in_the_units_of_the_task(known_module):
     batch = transitions(episode())
-    found = predict_next(known_module, batch)
-    made = (batch["next_achieved_goal"] - batch["achieved_goal"]).numpy()
+    found = predict_next(known_module[0], batch)
+    made = (batch.next_achieved_goal - batch.achieved_goal).numpy()
     np.testing.assert_allclose(found["realised"], made, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(found["predicted"], 0)
-    unit = float(known_module.goal_scale)
+    unit = float(known_module[0].goal_scale)
     np.testing.assert_allclose(found["scale"], 0.1 * unit, rtol=1e-5)
     expected = 1 - np.exp(-np.abs(made) / (0.1 * unit))
     np.testing.assert_allclose(found["central_probability"], expected, rtol=1e-4, atol=1e-6)

@@ -9,13 +9,15 @@ import pytest
 import torch
 
 from rllib_odac import ODAC
+from rllib_odac.agent.batch import make_batches
+from rllib_odac.agent.update import compute_update
 from tests.conftest import small_config
 
 LOSSES = {"discern": "discriminator_loss", "uvd": "flow_loss"}
 
 
 def own_networks(algorithm):
-    state = algorithm.learner_group._learner.goal_module.objective_networks.state_dict()
+    state = algorithm.learner_group._learner.networks.auxiliary.state_dict()
     return {name: value.cpu().numpy().copy() for name, value in state.items()}
 
 
@@ -32,7 +34,7 @@ def test_learns_and_goes_on_after_a_restart(ray_cluster, tmp_path, objective, en
     learned = algorithm.train()["learners"]["default_policy"]
     assert math.isfinite(learned[LOSSES[objective]])
     assert not any(same(before, own_networks(algorithm)))
-    assert not hasattr(algorithm.env_runner.module, "objective_networks")
+    assert not hasattr(algorithm.env_runner.module.networks, "auxiliary")
 
     algorithm.save_to_path(str(tmp_path / "checkpoint"))
     restored = ODAC.from_checkpoint(str(tmp_path / "checkpoint"))
@@ -49,14 +51,12 @@ def test_losses_of_the_objective_move_nothing_else(ray_cluster, objective):
     algorithm = small_config(objective=objective).build_algo()
     algorithm.train()
     learner = algorithm.learner_group._learner
-    module = learner.goal_module
-    batch = module.prepare(learner.replay.sample(32))
-    batch |= {"noise": torch.randn(2, 32, 2), "goal_noise": torch.randn(32, 2)}
+    module = learner.networks
+    [batch] = make_batches(module, learner.replay.sample(32), 32, torch.Generator())
     module.zero_grad()
-    (loss,) = module.objective.losses(module.forward_train(batch)).values()
-    loss.backward()
+    compute_update(module, learner.objective, batch).losses[LOSSES[objective]].backward()
     moved = {name for name, p in module.named_parameters() if p.grad is not None and p.grad.any()}
-    assert moved == {name for name, _ in module.named_parameters() if "objective_networks" in name}
+    assert moved == {name for name, _ in module.named_parameters() if "auxiliary" in name}
     algorithm.stop()
 
 
@@ -69,7 +69,7 @@ def test_sac_learns_from_hand_and_object(ray_cluster, tmp_path):
     algorithm.save_to_path(str(tmp_path / "checkpoint"))
     restored = ODAC.from_checkpoint(str(tmp_path / "checkpoint"))
     replay = restored.learner_group._learner.replay
-    assert not replay.sample(100)["relabelled"].any()
+    assert not replay.sample(100).relabelled.any()
     algorithm.stop()
     restored.stop()
 

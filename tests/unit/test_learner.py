@@ -32,11 +32,11 @@ def test_matmul_precision_changes_losses_little_and_only_in_updates(precision):
     assert torch.get_float32_matmul_precision() == "highest"
 
 
-def test_rllibs_compilation_compiles_the_forward_pass_and_changes_nothing():
+def test_rllibs_compilation_compiles_the_update_and_changes_nothing():
     _, expected = updated(small_config())
     config = small_config().framework(
         torch_compile_learner=True, torch_compile_learner_dynamo_backend="aot_eager"
     )
     learner, losses = updated(config)
-    assert hasattr(learner.goal_module._forward_train, "_torchdynamo_orig_callable")
+    assert hasattr(learner._compute_update, "_torchdynamo_orig_callable")
     assert losses == pytest.approx(expected, rel=1e-4, abs=1e-5)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,18 +10,17 @@ import torch
 from rllib_odac import ODACConfig
 from rllib_odac.agent.objectives import HERObjective, ODACObjective, SACObjective, make_objective
 from rllib_odac.maths.losses import bellman_target, soft_bellman_target
+from tests.made_up import judge
 
 
 def make_batch(log_prob_goal, terminated=False):
     log_prob_goal = torch.tensor(log_prob_goal)
-    return {
-        "log_prob_goal": log_prob_goal,
-        "terminated": torch.full_like(log_prob_goal, terminated, dtype=torch.bool),
-    }
+    ends = torch.full_like(log_prob_goal, terminated, dtype=torch.bool)
+    return judge(torch.zeros(len(ends), 2), log_prob_goal, terminated=ends)
 
 
 def target_of(objective, batch, next_value):
-    backup = objective.backup(batch, next_value)
+    backup = objective.reward_and_discount(batch, next_value)
     return bellman_target(backup.reward, backup.discount, next_value)
 
 
@@ -35,7 +33,7 @@ def test_learned_discount_gives_the_soft_backup():
 
 def test_fixed_discount_is_the_prior():
     objective = ODACObjective(prior_discount=0.9, learn_discount=False)
-    backup = objective.backup(make_batch([-3.0]), torch.tensor([2.0]))
+    backup = objective.reward_and_discount(make_batch([-3.0]), torch.tensor([2.0]))
     assert float(backup.discount) == pytest.approx(0.9)
     assert float(backup.reward) == pytest.approx(0.1 * -3.0, abs=1e-6)
 
@@ -44,7 +42,7 @@ def test_limited_discount_is_a_lower_bound_of_the_free_one():
     batch, next_value = make_batch([-30.0, -5.0, 8.0]), torch.tensor([5.0, 5.0, 5.0])
     free = ODACObjective(prior_discount=0.99)
     limited = ODACObjective(prior_discount=0.99, max_discount=0.9)
-    assert (limited.backup(batch, next_value).discount <= 0.9 + 1e-6).all()
+    assert (limited.reward_and_discount(batch, next_value).discount <= 0.9 + 1e-6).all()
     free_target, limited_target = (target_of(o, batch, next_value) for o in (free, limited))
     assert (limited_target <= free_target + 1e-5).all()
     assert float(limited_target[2]) == pytest.approx(float(free_target[2]), abs=1e-5)
@@ -55,7 +53,7 @@ def test_limited_discount_is_a_lower_bound_of_the_free_one():
 def test_nothing_follows_a_terminal_state(learn_discount, max_discount):
     objective = ODACObjective(0.95, learn_discount, max_discount)
     batch, next_value = make_batch([-2.0], terminated=True), torch.tensor([123.0])
-    backup = objective.backup(batch, next_value)
+    backup = objective.reward_and_discount(batch, next_value)
     assert float(backup.discount) == 0
     assert float(backup.reward) == pytest.approx(-2.0 + math.log(0.05), abs=1e-5)
 
@@ -69,11 +67,11 @@ def test_values_cannot_exceed_the_densitys_maximum():
 
 
 def test_hindsight_pays_minus_one_until_the_goal_is_reached():
-    batch = {
-        "next_achieved_goal": torch.tensor([[0.0, 0.0], [0.03, 0.03], [0.04, 0.0], [0.0, 0.0]]),
-        "goal": torch.tensor([[0.0, 0.04], [0.0, 0.06], [0.0, 0.04], [1.0, 0.0]]),
-        "terminated": torch.tensor([False, False, False, True]),
-    }
+    batch = judge(
+        torch.tensor([[0.0, 0.04], [0.0, 0.06], [0.0, 0.04], [1.0, 0.0]]),
+        next_achieved_goal=torch.tensor([[0.0, 0.0], [0.03, 0.03], [0.04, 0.0], [0.0, 0.0]]),
+        terminated=torch.tensor([False, False, False, True]),
+    )
     objective = HERObjective(success_distance=0.05, discount=0.9)
     next_value = torch.tensor([-2.0, -2.0, 0.0, -2.0])
     target = target_of(objective, batch, next_value)
@@ -82,14 +80,14 @@ def test_hindsight_pays_minus_one_until_the_goal_is_reached():
 
 
 def test_sac_is_told_the_objects_distance_and_the_hands_from_it():
-    batch = {
-        "next_observation": torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.5, 7.0]]),  # hand x, object x
-        "next_achieved_goal": torch.tensor([[9.0, 0.0, 0.0], [9.0, 0.0, 0.0]]),
-        "goal": torch.tensor([[5.0, 3.0, 4.0], [5.0, 0.0, 0.0]]),
-        "terminated": torch.tensor([False, True]),
-    }
+    batch = judge(
+        torch.tensor([[5.0, 3.0, 4.0], [5.0, 0.0, 0.0]]),
+        goal_scale=2.0,
+        next_observation=torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.5, 7.0]]),  # hand x, object x
+        next_achieved_goal=torch.tensor([[9.0, 0.0, 0.0], [9.0, 0.0, 0.0]]),
+        terminated=torch.tensor([False, True]),
+    )
     objective = SACObjective(0.9, slice(1, 3), (slice(0, 1), slice(1, 2)))
-    batch |= objective.forward(SimpleNamespace(goal_scale=torch.tensor(2.0)), batch, {})
     target = target_of(objective, batch, torch.tensor([-1.0, -1.0]))
     assert target.tolist() == pytest.approx([-(5 + 1) / 2 - 0.9, -0.5 / 2 / 0.1])
     assert objective.value_bounds(7.0) == (None, 0.0)

@@ -23,16 +23,16 @@ def make_replay(capacity=100, relabel=None, seed=0):
 
 def check_batch(batch, alive):
     """Each number of `make_episode`'s episodes tells where it comes from."""
-    number, time = batch["observation"][:, 0], batch["observation"][:, 1]
+    number, time = batch.observation[:, 0], batch.observation[:, 1]
     assert set(number.int().tolist()) <= alive
-    assert torch.equal(batch["next_observation"][:, 0], number)
-    assert torch.equal(batch["next_observation"][:, 1], time + 1)
-    assert torch.equal(batch["actions"], torch.stack([number, time], -1))
-    assert torch.equal(batch["achieved_goal"], torch.stack([number, time], -1))
-    assert torch.equal(batch["next_achieved_goal"], torch.stack([number, time + 1], -1))
-    own = ~batch["relabelled"]
-    assert (batch["goal"][own][:, 1] == -1).all()
-    assert torch.equal(batch["goal"][own][:, 0], number[own])
+    assert torch.equal(batch.next_observation[:, 0], number)
+    assert torch.equal(batch.next_observation[:, 1], time + 1)
+    assert torch.equal(batch.actions, torch.stack([number, time], -1))
+    assert torch.equal(batch.achieved_goal, torch.stack([number, time], -1))
+    assert torch.equal(batch.next_achieved_goal, torch.stack([number, time + 1], -1))
+    own = ~batch.relabelled
+    assert (batch.goal[own][:, 1] == -1).all()
+    assert torch.equal(batch.goal[own][:, 0], number[own])
 
 
 @settings(max_examples=60, deadline=None)
@@ -71,7 +71,7 @@ def test_every_transition_is_drawn_equally_often():
     for number in range(9):
         replay.add(_episode(10, number))
     batch = replay.sample(200_000)
-    keys = (batch["observation"][:, 0] * 100 + batch["observation"][:, 1]).int()
+    keys = (batch.observation[:, 0] * 100 + batch.observation[:, 1]).int()
     counts = torch.unique(keys, return_counts=True)[1]
     assert len(counts) == len(replay) == 50
     expected = 200_000 / 50
@@ -84,10 +84,10 @@ def test_strategies_draw_goals_from_where_they_say(strategy):
     for number, steps in enumerate([3, 20, 7, 11]):
         replay.add(_episode(steps, number))
     batch = replay.sample(20_000)
-    number, time = batch["achieved_goal"].unbind(-1)
-    goal_number, goal_time = batch["goal"].unbind(-1)
+    number, time = batch.achieved_goal.unbind(-1)
+    goal_number, goal_time = batch.goal.unbind(-1)
     length = torch.tensor([3, 20, 7, 11])[number.long()]
-    assert batch["relabelled"].all() == (strategy != "own")
+    assert batch.relabelled.all() == (strategy != "own")
     if strategy == "own":
         assert (goal_time == -1).all()
         return
@@ -109,19 +109,19 @@ def test_strategies_draw_goals_from_where_they_say(strategy):
         assert set(goal_time[number == 0].int().tolist()) == {0, 1, 2, 3}
 
 
-@pytest.mark.parametrize("column", ["goal", "later"])
+@pytest.mark.parametrize("column", ["goal", "auxiliary_goal"])
 def test_discounted_goals_come_as_a_geometric_clock_rings(column):
     steps, discount = 12, 0.8
     relabel = {"discounted": 1.0} if column == "goal" else {"own": 1.0}
     replay = GoalReplay(
         *(100, 3, 2, 2, relabel),
         seed=0,
-        extra_goals={"later": RelabelStrategy.DISCOUNTED},
+        auxiliary_goal=RelabelStrategy.DISCOUNTED,
         discount=discount,
     )
     replay.add(_episode(steps, 0))
     batch = replay.sample(200_000)
-    time, wait = batch["achieved_goal"][:, 1], (batch[column] - batch["achieved_goal"])[:, 1]
+    time, wait = batch.achieved_goal[:, 1], (getattr(batch, column) - batch.achieved_goal)[:, 1]
     for start in (0, 5, 10, 11):
         left = steps - start
         chances = discount ** np.arange(left) * (1 - discount) / (1 - discount**left)
@@ -132,25 +132,27 @@ def test_discounted_goals_come_as_a_geometric_clock_rings(column):
         assert ((counts - expected) ** 2 / expected).sum() < left + 6 * (2 * left) ** 0.5
 
 
-def test_extra_goals_leave_the_rest_of_a_batch_as_it_is():
+def test_an_auxiliary_goal_leaves_the_rest_of_a_batch_as_it_is():
     replay, with_final = (
         make_replay(),
-        GoalReplay(100, 3, 2, 2, MIXED, seed=0, extra_goals={"final_goal": RelabelStrategy.FINAL}),
+        GoalReplay(100, 3, 2, 2, MIXED, seed=0, auxiliary_goal=RelabelStrategy.FINAL),
     )
     for number, steps in enumerate([3, 20, 7]):
         replay.add(_episode(steps, number))
         with_final.add(_episode(steps, number))
     batch, more = replay.sample(500), with_final.sample(500)
-    assert all(torch.equal(batch[name], more[name]) for name in batch)
-    number, final_time = more["final_goal"].unbind(-1)
-    assert torch.equal(number, more["observation"][:, 0])
+    assert all(
+        torch.equal(ours, theirs) for ours, theirs in zip(batch[:-1], more[:-1], strict=True)
+    )
+    number, final_time = more.auxiliary_goal.unbind(-1)
+    assert torch.equal(number, more.observation[:, 0])
     assert torch.equal(final_time, torch.tensor([3.0, 20.0, 7.0])[number.long()])
 
 
 def test_mixture_has_the_probabilities_asked_for():
     replay = make_replay(200, {"future": 0.8, "own": 0.2})
     replay.add(_episode(50, 0))
-    share = replay.sample(50_000)["relabelled"].double().mean()
+    share = replay.sample(50_000).relabelled.double().mean()
     assert abs(share - 0.8) < 0.01
 
 
@@ -159,8 +161,8 @@ def test_only_a_terminal_state_makes_a_transition_terminal():
     replay.add(_episode(5, 0, terminated=True))
     replay.add(_episode(5, 1, terminated=False))
     batch = replay.sample(2000)
-    last = (batch["observation"][:, 0] == 0) & (batch["observation"][:, 1] == 4)
-    assert torch.equal(batch["terminated"], last)
+    last = (batch.observation[:, 0] == 0) & (batch.observation[:, 1] == 4)
+    assert torch.equal(batch.terminated, last)
 
 
 def test_save_and_load_give_the_same_batches_and_contents(tmp_path):
@@ -176,7 +178,7 @@ def test_save_and_load_give_the_same_batches_and_contents(tmp_path):
     assert other.transitions_added == replay.transitions_added
     for _ in range(3):
         ours, theirs = replay.sample(500), other.sample(500)
-        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+        assert all(torch.equal(a, b) for a, b in zip(ours[:-1], theirs[:-1], strict=True))
         replay.add(_episode(13, 50))
         other.add(_episode(13, 50))
     assert not list(tmp_path.glob("*.partial"))

@@ -17,15 +17,19 @@ from tests.unit.test_replay import MIXED, _episode, check_batch
 class ReplayMachine(RuleBasedStateMachine):
     """Each episode's numbers tell which one it is, and which step of it."""
 
-    @initialize(capacity=st.integers(13, 60), seed=st.integers(0, 9))
-    def begin(self, capacity, seed):
+    @initialize(
+        capacity=st.integers(13, 60),
+        seed=st.integers(0, 9),
+        auxiliary=st.sampled_from([RelabelStrategy.FINAL, RelabelStrategy.DISCOUNTED]),
+    )
+    def begin(self, capacity, seed, auxiliary):
+        self.auxiliary = auxiliary
         self.replay = self.make(capacity, seed)
         self.held = []  # (number, steps, terminated), oldest first
         self.added = self.number = 0
 
     def make(self, capacity, seed):
-        extra = {"final": RelabelStrategy.FINAL, "later": RelabelStrategy.DISCOUNTED}
-        return GoalReplay(capacity, 3, 2, 2, MIXED, seed=seed, extra_goals=extra)
+        return GoalReplay(capacity, 3, 2, 2, MIXED, seed=seed, auxiliary_goal=self.auxiliary)
 
     def evict(self):
         while sum(steps + 1 for _, steps, _ in self.held) > self.replay.capacity:
@@ -73,7 +77,7 @@ class ReplayMachine(RuleBasedStateMachine):
         self.evict()
         if self.held and len(before) == len(self.replay):
             ours, theirs = before.sample(20), self.replay.sample(20)
-            assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+            assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
     @precondition(lambda self: self.held)
     @rule(size=st.integers(1, 200))
@@ -81,19 +85,21 @@ class ReplayMachine(RuleBasedStateMachine):
         batch = self.replay.sample(size)
         alive = {number: (steps, ended) for number, steps, ended in self.held}
         check_batch(batch, set(alive))
-        number, time = batch["achieved_goal"].unbind(-1)
+        number, time = batch.achieved_goal.unbind(-1)
         steps = torch.tensor([alive[n][0] for n in number.int().tolist()])
         ended = torch.tensor([alive[n][1] for n in number.int().tolist()])
         assert (time < steps).all()
-        assert torch.equal(batch["terminated"], ended & (time == steps - 1))
+        assert torch.equal(batch.terminated, ended & (time == steps - 1))
         # "episode" and "random" may look back and aside; but where a goal comes from is a state.
-        goal_number, goal_time = batch["goal"][batch["relabelled"]].unbind(-1)
+        goal_number, goal_time = batch.goal[batch.relabelled].unbind(-1)
         for each, when in zip(goal_number.int().tolist(), goal_time.tolist(), strict=True):
             assert 0 <= when <= alive[each][0]
-        assert torch.equal(batch["final"], torch.stack([number, steps.float()], -1))
-        assert torch.equal(batch["later"][:, 0], number)
-        assert (batch["later"][:, 1] > time).all()
-        assert (batch["later"][:, 1] <= steps).all()
+        later_number, later = batch.auxiliary_goal.unbind(-1)
+        assert torch.equal(later_number, number)
+        assert (later > time).all()
+        assert (later <= steps).all()
+        if self.auxiliary == RelabelStrategy.FINAL:
+            assert torch.equal(later, steps.float())
 
     @precondition(lambda self: self.held)
     @rule(size=st.integers(1, 50), rare=st.booleans())
@@ -111,8 +117,8 @@ class ReplayMachine(RuleBasedStateMachine):
         replay = GoalReplay(self.replay.capacity, 3, 2, 2, {strategy: 1.0})
         replay.read(file, "memory")
         batch = replay.sample(100)
-        assert torch.equal(batch["goal"][:, 0], batch["observation"][:, 0])
-        assert (batch["goal"][:, 1] > batch["observation"][:, 1]).all()
+        assert torch.equal(batch.goal[:, 0], batch.observation[:, 0])
+        assert (batch.goal[:, 1] > batch.observation[:, 1]).all()
 
     @invariant()
     def counts_agree(self):

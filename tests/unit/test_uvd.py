@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from rllib_odac.agent.objectives import UVDObjective
+from rllib_odac.agent.flow import ConditionalFlow
+from rllib_odac.agent.objectives import JudgedTransitions, UVDObjective
 from rllib_odac.maths.losses import bellman_target
+from tests.made_up import judge, make_batch, make_transitions
 
 STATES, ACTIONS, SPACING, DISTANCE, DISCOUNT = 9, 2, 0.25, 0.375, 0.8
 PLACES = SPACING * torch.arange(STATES) - 1  # of the states on a line, in goal scales
@@ -42,30 +44,28 @@ def make_module(objective):
         goal_dim=1,
         goal_scale=torch.tensor(GOAL_SCALE),
         dynamics_inputs=lambda observation, achieved, actions: torch.cat([observation, actions], 1),
-        objective_networks=objective.build_networks(1, STATES + ACTIONS, ()),
+        auxiliary=objective.auxiliary.build_networks(1, STATES + ACTIONS, ()),
     )
 
 
-def make_batch(state, action, future, next_state, next_action, goal):
-    """A batch (B,) of states by their number, and the outputs of an actor-critic's passes."""
+def make_chain_batch(state, action, future, next_state, next_action, goal):
+    """A batch (B,) of states by their number, and the next actions."""
     observation, next_observation = torch.eye(STATES)[state], torch.eye(STATES)[next_state]
     actions, next_actions = torch.eye(ACTIONS)[action], torch.eye(ACTIONS)[next_action]
 
     def place(number):
         return GOAL_SCALE * PLACES[number][:, None]
 
-    batch = {
-        "observation": observation,
-        "next_observation": next_observation,
-        "achieved_goal": place(state),
-        "next_achieved_goal": place(next_state),
-        "goal": place(goal),
-        "future_goal": place(future),
-        "goal_noise": torch.randn(len(state), 1),
-        "dynamics_inputs": torch.cat([observation, actions], 1),
-        "terminated": torch.zeros(len(state), dtype=torch.bool),
-    }
-    return batch, {"next_actions": next_actions}
+    rows = make_transitions(
+        place(goal),
+        observation=observation,
+        next_observation=next_observation,
+        achieved_goal=place(state),
+        next_achieved_goal=place(next_state),
+        auxiliary_goal=place(future),
+    )
+    noise = torch.randn(len(state), 1)
+    return make_batch(rows, torch.cat([observation, actions], 1), noise), next_actions
 
 
 @pytest.fixture(scope="module")
@@ -74,14 +74,14 @@ def fitted():
     objective = make_objective()
     module = make_module(objective)
     futures = ((1 - DISCOUNT) * occupancy()).flatten(0, 1)
-    optimizer = torch.optim.Adam(module.objective_networks.parameters(), lr=1e-2)
+    optimizer = torch.optim.Adam(module.auxiliary.parameters(), lr=1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 1000)
     for _ in range(1000):
         pair = torch.randint(STATES * ACTIONS, (256,))
         future = torch.multinomial(futures[pair], 1).squeeze(-1)
         state, action = pair // ACTIONS, pair % ACTIONS
-        batch, outputs = make_batch(state, action, future, state, action, state)
-        (loss,) = objective.losses(objective.forward(module, batch, outputs)).values()
+        batch = make_chain_batch(state, action, future, state, action, state)
+        loss = objective.auxiliary.evaluate(module, *batch).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -102,8 +102,8 @@ def exact_q():
 def flow_bound(objective, module):
     """(S, A, G) what the flow says of each state, action and goal."""
     state, action, goal = grid(STATES, ACTIONS, STATES)
-    batch, outputs = make_batch(state, action, state, state, action, goal)
-    bound = objective.forward(module, batch, outputs)["next_q_bound"]
+    batch = make_chain_batch(state, action, state, state, action, goal)
+    bound = objective.auxiliary.evaluate(module, *batch).next_q_bound
     assert not bound.requires_grad
     return bound.double().unflatten(0, (STATES, ACTIONS, STATES))
 
@@ -111,13 +111,11 @@ def flow_bound(objective, module):
 def sweep(objective, q_table, bound):
     """One backup of a whole table (S, A, G), successors and next actions in expectation."""
     state, action, next_state, next_action, goal = grid(STATES, ACTIONS, STATES, ACTIONS, STATES)
-    batch, _ = make_batch(state, action, state, next_state, next_action, goal)
-    outputs = {
-        "next_q": q_table[next_state, next_action, goal],
-        "next_q_bound": bound[next_state, next_action, goal],
-    }
-    next_value = objective.bound_next_q(outputs)
-    backup = objective.backup(batch | outputs, next_value)
+    batch, _ = make_chain_batch(state, action, state, next_state, next_action, goal)
+    next_q = q_table[next_state, next_action, goal]
+    next_value = torch.maximum(next_q, bound[next_state, next_action, goal])
+    judged = JudgedTransitions(batch.transitions, torch.zeros(len(goal)), torch.ones(()))
+    backup = objective.reward_and_discount(judged, next_value)
     target = bellman_target(backup.reward, backup.discount, next_value)
     weight = transitions()[state, action, next_state] * POLICY[next_action]
     shape = (STATES, ACTIONS, STATES, ACTIONS, STATES)
@@ -166,48 +164,45 @@ def test_backup_with_the_flow_is_right_too_and_sooner(fitted):
 )
 def test_a_state_that_stays_at_the_goal_is_worth_no_more_than_that(goal_dim, volume):
     objective = UVDObjective(success_distance=2.0)
-    assert math.exp(objective.log_ball_volume(goal_dim)) == pytest.approx(volume)
+    assert math.exp(objective.auxiliary.log_ball_volume(goal_dim)) == pytest.approx(volume)
     # The noise that the flow is fitted with makes a point's density just the inverse of the volume.
     seen = []
-    networks = SimpleNamespace(log_prob=lambda way, _: seen.append(way) or torch.zeros(len(way)))
+    flow = ConditionalFlow(goal_dim, goal_dim)
+    flow.log_prob = lambda offset, _: seen.append(offset) or torch.zeros(len(offset))
     module = SimpleNamespace(
         goal_dim=goal_dim,
         goal_scale=torch.tensor(5.0),
         dynamics_inputs=lambda *inputs: inputs[-1],
-        objective_networks=networks,
+        auxiliary=flow,
     )
-    names = ("goal", "future_goal", "achieved_goal", "next_achieved_goal", "goal_noise")
-    batch = dict.fromkeys((*names, "next_observation", "dynamics_inputs"), torch.ones(1, goal_dim))
-    outputs = {"next_actions": torch.ones(1, goal_dim)}
-    objective.forward(module, batch, outputs)
+    here = torch.ones(1, goal_dim)
+    names = ("auxiliary_goal", "achieved_goal", "next_achieved_goal", "next_observation")
+    batch = make_batch(make_transitions(here, **dict.fromkeys(names, here)), here, here)
+    objective.auxiliary.evaluate(module, batch, here)
     noise = seen[1]  # noise of one standard deviation on a future that is where one is
     peak = 1 / (math.sqrt(2 * math.pi) * float(noise[0, 0])) ** goal_dim
     assert peak == pytest.approx(5.0**goal_dim / volume, rel=1e-4)
 
 
-def test_bound_is_clamped_and_never_lowers_a_value():
+def test_bound_is_clamped():
     objective, module = make_objective(), make_module(make_objective())
     with torch.no_grad():  # a flow as steep as it can be, at all times
-        module.objective_networks.writers[-1].bias[[0, 2]] = 50.0
-        module.objective_networks.writers[-2].bias[[0, 2]] = 50.0
+        module.auxiliary.writers[-1].bias[[0, 2]] = 50.0
+        module.auxiliary.writers[-2].bias[[0, 2]] = 50.0
     bound = flow_bound(objective, module)
     assert float(bound.max()) == pytest.approx(5)
     assert (bound >= 0).all()
-    outputs = {"next_q": torch.tensor([-1.0, 2.0]), "next_q_bound": torch.tensor([0.5, 0.5])}
-    assert objective.bound_next_q(outputs).tolist() == [0.5, 2.0]
 
 
 def test_every_coordinate_counts_and_terminal_states_pay_for_ever():
     objective = UVDObjective(success_distance=0.05, discount=0.9)
-    batch = {
-        "next_achieved_goal": torch.tensor([[0.0, 0.0], [0.03, 0.03], [0.04, 0.0], [0.0, 0.0]]),
-        "goal": torch.tensor([[0.0, 0.04], [0.0, 0.08], [0.0, 0.02], [0.01, 0.0]]),
-        "terminated": torch.tensor([False, False, True, True]),
-        "next_q_bound": torch.zeros(4),
-    }
-    batch["goal"][2, 1] = 1.0
+    batch = judge(
+        torch.tensor([[0.0, 0.04], [0.0, 0.08], [0.0, 1.0], [0.01, 0.0]]),
+        next_achieved_goal=torch.tensor([[0.0, 0.0], [0.03, 0.03], [0.04, 0.0], [0.0, 0.0]]),
+        terminated=torch.tensor([False, False, True, True]),
+    )
     next_value = torch.full((4,), 2.0)
-    backup = objective.backup(batch, next_value)
+    backup = objective.reward_and_discount(batch, next_value)
     target = bellman_target(backup.reward, backup.discount, next_value)
     assert target.tolist() == pytest.approx([2.8, 1.8, 0.0, 10.0])
 

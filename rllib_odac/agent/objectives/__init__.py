@@ -5,7 +5,13 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from rllib_odac.agent.objectives.base import Backup, Objective
+from rllib_odac.agent.objectives.auxiliary import Auxiliary, AuxiliaryOutput
+from rllib_odac.agent.objectives.base import (
+    DiscountedObjective,
+    JudgedTransitions,
+    Objective,
+    RewardAndDiscount,
+)
 from rllib_odac.agent.objectives.discern import DISCERNObjective
 from rllib_odac.agent.objectives.her import HERObjective
 from rllib_odac.agent.objectives.odac import ODACObjective
@@ -23,11 +29,15 @@ OBJECTIVES: dict[str, type[Objective]] = {
 
 __all__ = [
     "OBJECTIVES",
-    "Backup",
+    "Auxiliary",
+    "AuxiliaryOutput",
     "DISCERNObjective",
+    "DiscountedObjective",
     "HERObjective",
+    "JudgedTransitions",
     "ODACObjective",
     "Objective",
+    "RewardAndDiscount",
     "SACObjective",
     "UVDObjective",
     "make_objective",

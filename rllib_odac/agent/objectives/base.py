@@ -1,70 +1,70 @@
-"""What makes one goal-reaching method differ from another: a rule for reward and discount."""
+"""`Objective`: the rule for reward and discount by which goal-reaching methods differ."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from rllib_odac.maths.losses import soft_value
-from rllib_odac.replay.relabelling import RelabelStrategy
+from rllib_odac.agent.objectives.auxiliary import Auxiliary
+from rllib_odac.replay.transitions import Transitions
 
 if TYPE_CHECKING:
     from rllib_odac.config import ODACConfig
-    from rllib_odac.rl_module import ODACRLModule
 
 
-@dataclass
-class Backup:
-    """Reward and discount of a batch of transitions, judged by their goals.
+class JudgedTransitions(NamedTuple):
+    """B transitions with what is known of how well each serves its goal; all constant.
+
+    Attributes:
+        transitions: In the environment's units.
+        log_prob_goal: (B,) log p_ψ(g | s, a) in nats, as a density in goal scales.
+        goal_scale: () unit of goals, in the environment's units.
+        learned_reward: (B,) of the objective's `Auxiliary`, where it gives one.
+    """
+
+    transitions: Transitions
+    log_prob_goal: Tensor
+    goal_scale: Tensor
+    learned_reward: Tensor | None = None
+
+
+class RewardAndDiscount(NamedTuple):
+    """Reward and discount of B transitions.
 
     Attributes:
         reward: (B,).
         discount: (B,) in [0, 1], the weight of the next state's value.
-        metrics: Quantities worth plotting, by name.
+        metrics: Further quantities worth a plot, by name.
     """
 
     reward: Tensor
     discount: Tensor
-    metrics: dict[str, Tensor] = field(default_factory=dict)
-
-
-def constant_discount(reward: Tensor, discount: float, terminated: Tensor) -> Backup:
-    """A reward (B,) discounted by a constant.
-
-    A terminal state pays its reward for ever: with rewards below zero, dying would else be better
-    than failing.
-    """
-    return Backup(
-        torch.where(terminated, reward / (1 - discount), reward),
-        torch.where(terminated, 0.0, discount),
-    )
+    metrics: Mapping[str, Tensor] = {}
 
 
 class Objective(ABC):
     """A rule `(batch, next_value) -> (reward, discount)`; everything else is shared.
 
-    Networks, exploration and updates are the same for every objective, so a comparison compares
-    objectives and what each says of relabelling and of bounds on values. One that learns something
-    of its own, such as a discriminator, names networks, their forward pass and their losses; they
-    are trained by the learner's optimizer, and saved and averaged over learners as all others are.
+    Networks, exploration and updates are the same for every objective, so that a comparison
+    compares objectives. One that learns something of its own, such as a discriminator, has an
+    `Auxiliary` for it.
 
     Attributes:
-        uses_dynamics: Whether the backup needs p_ψ; else the model is not learned.
-        relabel: Where the goals of a batch come from, unless the configuration says otherwise.
-        extra_goals: Achieved goals (B, G) that a batch brings along besides `goal`: the name of
-            the column and where they come from.
-        reward_is_local: Whether a transition and its goal alone decide the reward, whatever else
-            is in the batch.
+        uses_dynamics: Whether the reward needs p_ψ; else the model is not learned.
+        relabel: Probabilities of the strategies by which goals are relabelled, unless the
+            configuration gives others.
+        auxiliary: What is learned besides actor, critics and model; None for nothing.
+        reward_is_local: Whether the reward of a transition depends on this transition and its goal
+            alone, not on the rest of the batch.
     """
 
     uses_dynamics: ClassVar[bool] = False
     relabel: ClassVar[Mapping[str, float]] = {"future": 0.8, "own": 0.2}
-    extra_goals: ClassVar[Mapping[str, RelabelStrategy]] = {}
+    auxiliary: Auxiliary | None = None
     reward_is_local: bool = True
 
     @classmethod
@@ -73,79 +73,48 @@ class Objective(ABC):
         return {}
 
     @abstractmethod
-    def backup(self, batch: Mapping[str, Tensor], next_value: Tensor) -> Backup:
-        """Reward and discount of each transition, without gradients.
+    def reward_and_discount(
+        self, batch: JudgedTransitions, next_value: Tensor
+    ) -> RewardAndDiscount:
+        """Reward and discount of each transition; called without gradients.
 
         Args:
-            batch: A relabelled replay batch and what `ODACRLModule` and `forward` made of it, among
-                it `log_prob_goal` (B,), log p_ψ(g | s, a). `terminated` (B,) transitions must get a
-                discount of zero.
-            next_value: (B,) V̂(s', g) of the target networks.
+            batch: B transitions. Those with `transitions.terminated` must get a discount of zero.
+            next_value: (B,) V̂(s', g) of the target networks, within `value_bounds`.
         """
 
     def value_bounds(self, max_log_prob: float) -> tuple[float | None, float | None]:
-        """Bounds that the true value function keeps; targets are clamped to them.
+        """Bounds that the true value function keeps, to which targets are clamped.
 
         Args:
             max_log_prob: Largest value of log p_ψ(g | s, a), in nats.
         """
         return None, None
 
-    def build_networks(
-        self, goal_dim: int, state_action_dim: int, hidden: Sequence[int]
-    ) -> nn.Module | None:
-        """The networks that only this objective has, or None.
 
-        Args:
-            goal_dim: G.
-            state_action_dim: Width of `ODACRLModule.dynamics_inputs`.
-            hidden: Widths of hidden layers.
+class DiscountedObjective(Objective):
+    """An objective whose discount is a constant γ.
+
+    Args:
+        discount: γ in (0, 1).
+    """
+
+    def __init__(self, discount: float) -> None:
+        if not 0 < discount < 1:
+            raise ValueError(f"discount is {discount}, but must be in (0, 1).")
+        self.discount = discount
+
+    @classmethod
+    def settings(cls, config: ODACConfig) -> dict[str, Any]:
+        return {"discount": config.prior_discount}
+
+    def discounted(self, reward: Tensor, terminated: Tensor) -> RewardAndDiscount:
+        """A reward (B,) with the discount γ.
+
+        A terminal state pays its reward for ever. Where rewards are negative it would otherwise be
+        better to end the episode than to miss the goal.
         """
-        return None
-
-    def forward(
-        self, module: ODACRLModule, batch: Mapping[str, Tensor], outputs: Mapping[str, Tensor]
-    ) -> dict[str, Tensor]:
-        """Passes of `module.objective_networks`, within the module's own forward pass.
-
-        Args:
-            module: Holds the networks and how their inputs are normalised.
-            batch: A relabelled replay batch, with its `extra_goals` and, if there are any, standard
-                normal `goal_noise` (B, G) that may be wanted on them.
-            outputs: What the actor-critic's passes gave, see `ODACRLModule`.
-
-        Returns:
-            Further outputs, for `losses`, `bound_next_q` and `backup`.
-        """
-        return {}
-
-    def losses(self, outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Losses () of the networks of this objective, by name."""
-        return {}
-
-    def bound_next_q(self, outputs: Mapping[str, Tensor]) -> Tensor:
-        """(B,) Q̂(s', a', g) of the target critics, moved into bounds known for each of them."""
-        return outputs["next_q"]
-
-    def infer(
-        self,
-        batch: Mapping[str, Tensor],
-        outputs: Mapping[str, Tensor],
-        value_bounds: tuple[float | None, float | None],
-    ) -> tuple[Tensor, Backup]:
-        """What critics learn from: V̂(s', g) of the target networks, and the backup that it gives.
-
-        Args:
-            batch: A relabelled replay batch.
-            outputs: What `ODACRLModule.forward_train` made of it.
-            value_bounds: See `value_bounds`.
-
-        Returns:
-            (B,) values within the bounds, and the backup.
-        """
-        kl_weight = outputs["log_kl_weight"].detach().exp()
-        next_value = soft_value(self.bound_next_q(outputs), outputs["next_kl"], kl_weight)
-        low, high = value_bounds
-        if low is not None or high is not None:
-            next_value = next_value.clamp(low, high)
-        return next_value, self.backup({**batch, **outputs}, next_value)
+        return RewardAndDiscount(
+            torch.where(terminated, reward / (1 - self.discount), reward),
+            torch.where(terminated, 0.0, self.discount),
+        )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from rllib_odac.agent.objectives.base import Backup, Objective
+from rllib_odac.agent.objectives.base import JudgedTransitions, Objective, RewardAndDiscount
 from rllib_odac.maths.losses import bernoulli_kl, optimal_discount_logit, outcome_reward
 
 if TYPE_CHECKING:
@@ -23,9 +22,9 @@ class ODACObjective(Objective):
         prior_discount: p0 = p_Δ(0), the prior probability of going on.
         learn_discount: False fixes q_Δ = p_Δ, the ablation "fixed q_T": discount p0 and reward
             (1 − p0) log p_ψ.
-        max_discount: Upper limit on q_Δ(0), or None. The optimal q_Δ lets values that are too high
-            decay by only −log p0 a sweep, because log p_ψ drops out of the backup as q_Δ(0) → 1.
-            Below a limit c < 1 the backup contracts by c, and any q_Δ keeps the lower bound.
+        max_discount: Upper limit on q_Δ(0), or None. Under the optimal q_Δ a value that is too
+            high decays by only −log p0 a sweep of the target network, because log p_ψ drops out of
+            the target as q_Δ(0) → 1. Under a limit c < 1 the backup contracts by c.
     """
 
     uses_dynamics = True
@@ -49,25 +48,28 @@ class ODACObjective(Objective):
             "max_discount": config.prior_discount if limit == "prior" else limit,
         }
 
-    def backup(self, batch: Mapping[str, Tensor], next_value: Tensor) -> Backup:
-        log_prob_goal = batch["log_prob_goal"]
-        prior_logit = _logit(self.prior_discount)
+    def reward_and_discount(
+        self, batch: JudgedTransitions, next_value: Tensor
+    ) -> RewardAndDiscount:
+        log_prob_goal = batch.log_prob_goal
         if self.learn_discount:
             logit = optimal_discount_logit(next_value, log_prob_goal, self.prior_discount)
             if self.max_discount is not None:
                 logit = logit.clamp_max(_logit(self.max_discount))
         else:
-            logit = torch.full_like(log_prob_goal, prior_logit)
-        # Nothing follows a terminal state: V = −inf there, and q_Δ has to stop.
-        logit = torch.where(batch["terminated"], -torch.inf, logit)
-        discount = torch.sigmoid(logit)
+            logit = torch.full_like(log_prob_goal, _logit(self.prior_discount))
+        # Nothing follows a terminal state: its value is −inf, so that q_Δ(0) = 0.
+        logit = torch.where(batch.transitions.terminated, -torch.inf, logit)
         discount_kl = bernoulli_kl(logit, self.prior_discount)
-        reward = outcome_reward(log_prob_goal, logit, self.prior_discount, discount_kl)
-        metrics = {"log_prob_goal": log_prob_goal, "discount_kl": discount_kl}
-        return Backup(reward, discount, metrics)
+        return RewardAndDiscount(
+            outcome_reward(log_prob_goal, logit, self.prior_discount, discount_kl),
+            torch.sigmoid(logit),
+            metrics={"log_prob_goal": log_prob_goal, "discount_kl": discount_kl},
+        )
 
     def value_bounds(self, max_log_prob: float) -> tuple[float | None, float | None]:
-        # Both KL terms are non-negative and rewards average log-densities, so V ≤ max log p_ψ.
+        # Neither KL is negative and the reward averages log-densities, so V ≤ max log p_ψ for
+        # every KL weight of at least zero.
         return None, max_log_prob
 
 

@@ -179,4 +179,4 @@ def trial_parameters(spec: RunSpec, resources: Mapping[str, Any]) -> dict[str, A
 
 def _set_kl_weight(learner: ODACTorchLearner, kl_weight: float) -> None:
     logarithm = math.log(kl_weight) if kl_weight > 0 else -math.inf
-    learner.goal_module.log_kl_weight.fill_(logarithm)
+    learner.networks.log_kl_weight.fill_(logarithm)

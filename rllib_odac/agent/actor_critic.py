@@ -1,0 +1,178 @@
+"""`ActorCritic`: every network that training changes, with the normalisation of their inputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from rllib_odac.agent.networks import (
+    CriticEnsemble,
+    GoalDynamics,
+    RunningNormalizer,
+    SquashedGaussianPolicy,
+    policy_inputs,
+)
+from rllib_odac.maths.losses import LOG_2
+
+if TYPE_CHECKING:
+    from rllib_odac.agent.objectives.auxiliary import Auxiliary
+
+INITIAL_KL_WEIGHT = 0.1  # where `kl_weight="auto"` starts
+
+
+class ActorCritic(nn.Module):
+    """π(a|s,g), Q_φ(s,a,g) with target critics, p_ψ(φ(s')|s,a), the KL weight and normalisers.
+
+    Methods take observations (B, D) and goals (B, G) in the environment's units.
+
+    Args:
+        observation_dim: D.
+        goal_dim: G.
+        action_dim: A.
+        hidden: Widths of the hidden layers of every network.
+        kl_weight: Weight of KL(π‖p) in the value, or "auto" to learn it.
+        num_critics: E.
+        critic_layer_norm: Whether the critics' hidden layers are normalised.
+        dynamics_distribution: "laplace" or "gaussian".
+        dynamics_min_scale: Floor of the density's scale, in goal scales.
+        dynamics_background: Weight ε of the density's uniform background.
+        learn_dynamics: Whether p_ψ is learned.
+        fixed_dynamics_scale: Scale of p_ψ where it is not, in goal scales.
+        auxiliary: What an objective learns besides, or None.
+        acting_only: Whether to build only what acting needs.
+    """
+
+    goal_center: Tensor
+    goal_scale: Tensor
+    goal_scale_known: Tensor
+    log_kl_weight: Tensor
+
+    def __init__(
+        self,
+        observation_dim: int,
+        goal_dim: int,
+        action_dim: int,
+        *,
+        hidden: Sequence[int],
+        kl_weight: float | str,
+        num_critics: int = 2,
+        critic_layer_norm: bool = False,
+        dynamics_distribution: str = "laplace",
+        dynamics_min_scale: float = 0.01,
+        dynamics_background: float = 0.05,
+        learn_dynamics: bool = True,
+        fixed_dynamics_scale: float = 0.05,
+        auxiliary: Auxiliary | None = None,
+        acting_only: bool = False,
+    ) -> None:
+        super().__init__()
+        self.goal_dim = goal_dim
+        self.action_dim = action_dim
+        self.min_scale = dynamics_min_scale
+        state_dim = observation_dim + goal_dim
+        self.observation_normalizer = RunningNormalizer(observation_dim)
+        # One scale for all coordinates of a goal keeps distances what they are, up to the unit.
+        self.register_buffer("goal_center", torch.zeros(goal_dim))
+        self.register_buffer("goal_scale", torch.ones(()))
+        self.register_buffer("goal_scale_known", torch.zeros((), dtype=torch.bool))
+        self.policy = SquashedGaussianPolicy(state_dim + goal_dim, action_dim, hidden)
+        if isinstance(kl_weight, str):  # "auto"
+            self.log_kl_weight = nn.Parameter(torch.tensor(math.log(INITIAL_KL_WEIGHT)))
+        else:
+            log_kl_weight = math.log(kl_weight) if kl_weight > 0 else -math.inf
+            self.register_buffer("log_kl_weight", torch.tensor(log_kl_weight))
+        if acting_only:
+            return
+        critics = [
+            CriticEnsemble(
+                state_dim + goal_dim + action_dim, hidden, num_critics, critic_layer_norm
+            )
+            for _ in range(2)
+        ]
+        self.critic, self.target_critic = critics
+        self.target_critic.requires_grad_(False).load_state_dict(self.critic.state_dict())
+        self.dynamics = GoalDynamics(
+            state_dim + action_dim,
+            goal_dim,
+            hidden,
+            distribution=dynamics_distribution,
+            min_scale=dynamics_min_scale,
+            background=dynamics_background,
+            learned=learn_dynamics,
+            fixed_scale=fixed_dynamics_scale,
+        )
+        self.max_log_prob = self.dynamics.max_log_prob
+        self.auxiliary = (
+            None
+            if auxiliary is None
+            else auxiliary.build_networks(goal_dim, state_dim + action_dim, hidden)
+        )
+        # Looking parameters up by name would be a measurable part of an update's time.
+        self._target_parameters: list[Tensor] = list(self.target_critic.parameters())
+        self._critic_parameters: list[Tensor] = list(self.critic.parameters())
+
+    def set_goal_units(self, center: Tensor, scale: float) -> None:
+        """Sets the point that goals are measured from and their unit, in the environment's units.
+
+        Args:
+            center: (G,).
+            scale: Positive.
+        """
+        self.goal_center.copy_(center)
+        self.goal_scale.fill_(scale)
+        self.goal_scale_known.fill_(True)
+
+    @property
+    def trivial_distance(self) -> Tensor:
+        """Distance in the environment's units below which a goal counts as reached already."""
+        return self.goal_scale * self.min_scale
+
+    @property
+    def target_kl(self) -> float:
+        """KL to the uniform action prior, in nats, that a policy of entropy −A nats has."""
+        return self.action_dim * (1 + LOG_2)
+
+    def normalize_goal(self, goal: Tensor) -> Tensor:
+        """Goals (..., G) in goal scales around the centre of those seen."""
+        return (goal - self.goal_center) / self.goal_scale
+
+    def policy_inputs(self, observation: Tensor, achieved_goal: Tensor, goal: Tensor) -> Tensor:
+        """(B, D + 2G) normalised observation, goal, and offset of the goal from φ(s)."""
+        return policy_inputs(
+            self.observation_normalizer,
+            self.goal_center,
+            self.goal_scale,
+            observation,
+            achieved_goal,
+            goal,
+        )
+
+    def dynamics_inputs(
+        self,
+        observation: Tensor,
+        achieved_goal: Tensor,
+        actions: Tensor,
+        normalized: Tensor | None = None,
+    ) -> Tensor:
+        """(B, D + G + A) normalised state and action; the dynamics know nothing of the goal.
+
+        Args:
+            observation: (B, D).
+            achieved_goal: (B, G).
+            actions: (B, A).
+            normalized: (B, D) the normalised observation, where it is at hand.
+        """
+        normalizer = self.observation_normalizer
+        if normalized is None:
+            normalized = normalizer(observation)
+        position = self.normalize_goal(achieved_goal).clamp(-normalizer.clip, normalizer.clip)
+        return torch.cat([normalized, position, actions], dim=-1)
+
+    @torch.no_grad()
+    def update_targets(self, tau: float) -> None:
+        """Moves the target critics a share `tau` of the way to the critics (Polyak averaging)."""
+        torch._foreach_lerp_(self._target_parameters, self._critic_parameters, tau)

@@ -1,0 +1,187 @@
+"""The gradient step of ODAC as one pure function: networks, target, losses, metrics.
+
+`compute_update` is all of the mathematics of an update. The learner draws the batch, minimises the
+summed loss and logs the metrics; nothing else of an update happens elsewhere, but for the target
+networks' averaging, `ActorCritic.update_targets`.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rllib_odac.agent.actor_critic import ActorCritic
+from rllib_odac.agent.batch import Batch
+from rllib_odac.agent.objectives.base import JudgedTransitions, Objective, RewardAndDiscount
+from rllib_odac.maths.losses import (
+    action_prior_kl,
+    bellman_target,
+    critic_loss,
+    dynamics_loss,
+    effective_horizon,
+    policy_loss,
+    soft_value,
+    temperature_loss,
+)
+
+
+class Predictions(NamedTuple):
+    """What the networks say of a batch.
+
+    Attributes:
+        q_values: (E, B) Q(s, a, g) of the replayed actions.
+        policy_q: (B,) min_i Q_i of fresh actions at s, differentiable to the policy alone.
+        policy_kl: (B,) one-sample KL(π‖p) at s.
+        kl_weight: () constant.
+        log_prob_next: (B,) log p_ψ(φ(s') | s, a) of what was reached.
+        log_prob_goal: (B,) log p_ψ(g | s, a), constant.
+        log_scale: (B, G) log b of p_ψ, constant.
+        next_value: (B,) V̂(s', g) of the target networks, within the objective's bounds, constant.
+    """
+
+    q_values: Tensor
+    policy_q: Tensor
+    policy_kl: Tensor
+    kl_weight: Tensor
+    log_prob_next: Tensor
+    log_prob_goal: Tensor
+    log_scale: Tensor
+    next_value: Tensor
+
+
+class Update(NamedTuple):
+    """What one update computes.
+
+    Attributes:
+        losses: () each, by the name of its metric. Their gradients reach disjoint parameters, so
+            that their sum is minimised by one backward pass.
+        target: (B,) what critics learn, constant.
+        backup: Reward and discount, of which the target is made.
+        predictions: What the networks said.
+    """
+
+    losses: dict[str, Tensor]
+    target: Tensor
+    backup: RewardAndDiscount
+    predictions: Predictions
+
+    @property
+    def total_loss(self) -> Tensor:
+        """() the sum of the losses."""
+        return functools.reduce(torch.add, self.losses.values())
+
+
+def compute_update(networks: ActorCritic, objective: Objective, batch: Batch) -> Update:
+    """Losses of one update and everything that they are made of.
+
+    Args:
+        networks: The actor-critic that is trained.
+        objective: Which gives reward and discount.
+        batch: B relabelled transitions.
+    """
+    transitions, inputs = batch.transitions, batch.inputs
+    noise, next_noise = batch.noise
+    kl_weight = networks.log_kl_weight.detach().exp()
+
+    # Networks. The policy makes two passes: in a common one the backward pass would go through both
+    # halves, although only the actions at s have a gradient.
+    with torch.no_grad():
+        next_actions, next_log_prob = networks.policy.sample(inputs.next_state_goal, next_noise)
+        next_q = networks.target_critic(inputs.next_state_goal, next_actions).amin(0)
+        next_kl = action_prior_kl(next_log_prob, next_actions)
+    actions, log_prob = networks.policy.sample(inputs.state_goal, noise)
+    policy_q = networks.critic(inputs.state_goal, actions, frozen=True).amin(0)
+    policy_kl = action_prior_kl(log_prob, actions)
+    q_values = networks.critic(inputs.state_goal, transitions.actions)
+    mean, log_scale = networks.dynamics(inputs.state_action)
+    outcomes = torch.stack([inputs.displacement, inputs.goal_offset])
+    log_prob_next, log_prob_goal = networks.dynamics.log_prob(outcomes - mean, log_scale)
+    log_prob_goal = log_prob_goal.detach()
+    auxiliary = (
+        None
+        if objective.auxiliary is None
+        else objective.auxiliary.evaluate(networks, batch, next_actions)
+    )
+
+    # Target: r + discount · V̂(s', g), reward and discount from the objective.
+    with torch.no_grad():
+        if auxiliary is not None and auxiliary.next_q_bound is not None:
+            next_q = torch.maximum(next_q, auxiliary.next_q_bound)
+        next_value = soft_value(next_q, next_kl, kl_weight)
+        low, high = objective.value_bounds(networks.max_log_prob)
+        if low is not None or high is not None:
+            next_value = next_value.clamp(low, high)
+        judged = JudgedTransitions(
+            transitions,
+            log_prob_goal,
+            networks.goal_scale,
+            None if auxiliary is None else auxiliary.reward,
+        )
+        backup = objective.reward_and_discount(judged, next_value)
+        target = bellman_target(backup.reward, backup.discount, next_value)
+
+    # Losses.
+    losses = {
+        "critic_loss": critic_loss(q_values, target),
+        "policy_loss": policy_loss(policy_q, policy_kl, kl_weight),
+    }
+    if networks.dynamics.is_learned:
+        losses["dynamics_loss"] = dynamics_loss(log_prob_next)
+    if networks.log_kl_weight.requires_grad:
+        losses["temperature_loss"] = temperature_loss(
+            networks.log_kl_weight, policy_kl, networks.target_kl
+        )
+    if objective.auxiliary is not None and auxiliary is not None:
+        losses[f"{objective.auxiliary.name}_loss"] = auxiliary.loss
+    predictions = Predictions(
+        q_values,
+        policy_q,
+        policy_kl,
+        kl_weight,
+        log_prob_next,
+        log_prob_goal,
+        log_scale.detach(),
+        next_value,
+    )
+    return Update(losses, target, backup, predictions)
+
+
+@torch.no_grad()
+def compute_metrics(networks: ActorCritic, batch: Batch, update: Update) -> dict[str, Tensor]:
+    """Quantities of an update that are worth a plot, by the names that `metrics.py` explains.
+
+    Returns:
+        Tensors of any shape, of which a report gives means and quantiles.
+    """
+    transitions, predictions = batch.transitions, update.predictions
+    relabelled = transitions.relabelled
+    distance = (transitions.goal - transitions.achieved_goal).norm(dim=-1)
+    is_trivial = distance < networks.trivial_distance
+    trivial_relabelled = is_trivial[relabelled]
+    quantities = {
+        "target": update.target,
+        "reward": update.backup.reward,
+        "discount": update.backup.discount,
+        "effective_horizon": effective_horizon(update.backup.discount),
+        **update.backup.metrics,
+        "q_value": predictions.q_values,
+        "policy_kl": predictions.policy_kl,
+        "log_prob_next": predictions.log_prob_next,
+        "dynamics_scale": predictions.log_scale.exp(),
+        "relabelled_share": relabelled.double(),
+        # A goal that is reached already teaches little.
+        "trivial_goal_share": (
+            trivial_relabelled.double().mean()
+            if len(trivial_relabelled)
+            else trivial_relabelled.sum()
+        ),
+    }
+    # As long as the policy reaches none of the episodes' own goals, their values must be low: here
+    # over-estimation shows.
+    unreached = ~(relabelled | is_trivial)
+    if unreached.any():
+        quantities["unreached_value"] = predictions.q_values[:, unreached]
+    return quantities
