@@ -42,7 +42,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from rllib_odac import ODACConfig, make_env
 from rllib_odac.agent.networks import RunningNormalizer
-from rllib_odac.experiments.studies.runner import cpu_model
+from rllib_odac.experiments.study_runner import cpu_model
 from rllib_odac.runtime.cluster import join_or_start
 from rllib_odac.runtime.evaluation import held_out_seeds
 

@@ -6,7 +6,7 @@
 With the same --runs, the runs of ODAC are those of paper_comparison.py.
 """
 
-from rllib_odac.experiments.studies import Study
+from rllib_odac.experiments.study import Study
 
 TASKS = ("box2d", "ant", "sawyer_push", "fetch_push", "sawyer_window", "sawyer_faucet")
 QUICK = ("box2d", "fetch_reach")  # minutes, so five seeds

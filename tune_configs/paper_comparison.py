@@ -6,7 +6,7 @@
 Each method runs with its task's settings, which were tuned for ODAC, but for what is said here.
 """
 
-from rllib_odac.experiments.studies import Study
+from rllib_odac.experiments.study import Study
 
 TASKS = ("box2d", "ant", "sawyer_push", "fetch_push", "sawyer_window", "sawyer_faucet")
 QUICK = ("box2d", "fetch_reach")  # minutes, so five seeds

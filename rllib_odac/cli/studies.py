@@ -19,7 +19,7 @@ from rllib_odac.cli.common import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rllib_odac.experiments.studies.study import StudyRun
+    from rllib_odac.experiments.study import StudyRun
 
 
 def study(
@@ -49,9 +49,9 @@ def study(
     debug: Debug = False,
 ) -> None:
     """Make every run of a study: tasks x methods x seeds. Started again, it goes on."""
-    from rllib_odac.experiments.studies.results import StudyResults
-    from rllib_odac.experiments.studies.runner import processes_of, run_study
-    from rllib_odac.experiments.studies.study import read_study, select, validate
+    from rllib_odac.experiments.study import read_study, select, validate
+    from rllib_odac.experiments.study_results import StudyResults
+    from rllib_odac.experiments.study_runner import processes_of, run_study
 
     with errors_in_one_sentence(debug), quiet_libraries(debug):
         if jobs is not None and jobs < 1:
@@ -73,7 +73,7 @@ def study(
             start_ray(wanted, debug, address, sum(kind.count for kind in wanted))
             reporter = _Reporter(len(chosen), len(chosen) - len(todo))
             failures = run_study(
-                *(planned, out, runs, jobs, chosen), on_start=reporter.start, on_end=reporter.end
+                planned, out, runs, jobs, chosen, on_start=reporter.start, on_end=reporter.end
             )
         for run, error in failures:
             print(f"error: {run}: {one_sentence(error)}", file=sys.stderr)

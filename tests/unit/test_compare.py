@@ -10,8 +10,8 @@ import pytest
 
 from rllib_odac.evaluation.compare import Comparison, read_studies
 from rllib_odac.evaluation.comparison_files import format_comparison, write_comparison
-from rllib_odac.experiments.studies.results import StudyResults
-from rllib_odac.experiments.studies.study import Study
+from rllib_odac.experiments.study import Study
+from rllib_odac.experiments.study_results import StudyResults
 from tests.unit.test_study import BOX, SUMMARY
 
 METHODS = ("odac", "her", "none")  # the last is a name that pandas might take for a missing value

@@ -14,12 +14,13 @@ from typer.testing import CliRunner
 
 import rllib_odac.experiments.run
 from rllib_odac.cli import app
+from rllib_odac.experiments import study_runner
 from rllib_odac.experiments.run import RunSpec
-from rllib_odac.experiments.studies import runner
-from rllib_odac.experiments.studies.results import ROW_COLUMNS, StudyResults
-from rllib_odac.experiments.studies.runner import run_study, train_run
-from rllib_odac.experiments.studies.study import Study, read_study, select, validate
+from rllib_odac.experiments.study import Study, read_study, select, validate
+from rllib_odac.experiments.study_results import ROW_COLUMNS, StudyResults
+from rllib_odac.experiments.study_runner import run_study, train_run
 
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 CONFIGS = Path(__file__).parents[2] / "tune_configs"
 BOX = {"env": "odac/Box2D-v0", "steps": 600, "settings": {"hidden": (16, 16), "tau": 0.1}}
 METHODS = {"odac": {}, "her": {"objective": "her", "settings": {"tau": 0.2, "kl_weight": 0.05}}}
@@ -109,12 +110,13 @@ def test_the_command_makes_the_same_run(monkeypatch, tmp_path):
         ({"seeds": [-1]}, r"seeds is \[-1\]"),
         ({"seeds": "three"}, "seeds is 'three'"),
         ({"seeds": {"bax": 1}}, r"given for \['bax'\], but must be for \['box'\]"),
-        ({"overrides": {"box/sac": {}}}, "overrides has 'box/sac', but must use one of"),
-        ({"labels": {"sac": "SAC"}}, "labels has 'sac', but must use one of"),
+        ({"overrides": {"box/sac": {}}}, "overrides has the key 'box/sac', but must use"),
+        ({"overrides": 3}, "overrides is 3, but must be a mapping"),
+        ({"labels": {"sac": "SAC"}}, "labels has the key 'sac', but must use"),
         ({"labels": {"her": 3}}, r"labels\['her'\] is 3, but must be a text"),
         ({"baseline": "sac"}, "baseline has 'sac'"),
-        ({"reference": {"bax": {}}}, "reference has 'bax'"),
-        ({"reference": {"box": {"sac": (1, 2)}}}, r"reference\['box'\] has 'sac'"),
+        ({"reference": {"bax": {}}}, "reference has the key 'bax'"),
+        ({"reference": {"box": {"sac": (1, 2)}}}, r"reference\['box'\] has the key 'sac'"),
         ({"reference": {"box": {"her": (1,)}}}, "but must be mean and standard deviation"),
         ({"reference": {"box": {"her": 1}}}, "but must be mean and standard deviation"),
         ({"reference": {"box": 1}}, r"reference\['box'\] is 1, but must be a mapping"),
@@ -123,9 +125,9 @@ def test_the_command_makes_the_same_run(monkeypatch, tmp_path):
         ({"tasks": {"box": "nowhere.json"}}, "task 'box': config is 'nowhere.json', which cannot"),
         ({"tasks": {"box": 5}}, "task 'box' is 5, but must be a mapping"),
         ({"methods": {"odac": None}}, "method 'odac' is None, but must be a mapping"),
-        ({"methods": {"odac": {"seed": 1}}}, "method 'odac' has the field 'seed', but must use"),
+        ({"methods": {"odac": {"seed": 1}}}, "method 'odac' has the key 'seed', but must use"),
         ({"methods": {"odac": {"objective": RunSpec}}}, "must be such as JSON can hold"),
-        ({"overrides": {"box/her": {"tau": 1}}}, "override 'box/her' has the field 'tau'"),
+        ({"overrides": {"box/her": {"tau": 1}}}, "override 'box/her' has the key 'tau'"),
         ({"methods": {"odac": {"settings": {"tua": 1}}}}, "box/odac: There is no setting 'tua'"),
         ({"methods": {"fast": {"steps": 0}}}, "box/fast: steps is 0, but must be at least 1"),
     ],
@@ -141,7 +143,8 @@ def test_mistakes_get_one_sentence(fields, sentence):
     [
         ("a.txt", "", "but must be a .yaml or a .py file"),
         ("a.yaml", "tasks: {box: {", "which cannot be read"),
-        ("a.yaml", "[1]", "but must hold tasks and methods"),
+        ("a.yaml", "[1]", r"a.yaml' is \[1\], but must be a mapping with some of"),
+        ("a.yaml", "tasks: {}", "but must hold tasks and methods"),
         ("a.yaml", "tasks: {}\nmethods: {}\nepochs: 3", "has the key 'epochs', but must use"),
         ("a.yaml", "tasks: {}\nmethods: {}", "a.yaml': tasks is {}, but must be a mapping"),
         ("a.py", "study = 3", "must define `study`"),
@@ -163,7 +166,7 @@ def test_yaml_and_python_say_the_same(tmp_path):
         "tasks: {box: tasks/box.json}\nseeds: 1\nmethods:\n  odac: {}\n  her: {objective: her}\n"
     )
     (tmp_path / "a.py").write_text(
-        "from rllib_odac.experiments.studies import Study\n"
+        "from rllib_odac.experiments.study import Study\n"
         "study = Study(tasks={'box': 'tasks/box.json'}, "
         "methods={'odac': {}, 'her': {'objective': 'her'}}, seeds=1)"
     )
@@ -195,6 +198,21 @@ def test_the_shipped_studies_share_the_runs_of_odac():
     assert tail.items() <= comparison.items()
 
 
+@pytest.mark.parametrize(
+    ("study", "results"),
+    [
+        ("paper_comparison.py", "paper_comparison"),
+        ("paper_ablation.py", "paper_ablation"),
+        ("uniform_tail.yaml", "uniform_tail"),
+        ("pipeline.yaml", "pipeline_study"),
+        ("swept_fetch_reach.yaml", "swept_fetch_reach"),
+    ],
+)
+def test_committed_results_belong_to_the_shipped_studies(study, results):
+    rows = StudyResults(read_study(CONFIGS / study), RESULTS / results).rows  # checks each digest
+    assert rows
+
+
 def test_an_interrupted_study_leaves_no_run_behind(ray_cluster, tmp_path, monkeypatch):
     def waits(spec, directory, jobs):
         if spec.seed == 0:
@@ -207,7 +225,7 @@ def test_an_interrupted_study_leaves_no_run_behind(ray_cluster, tmp_path, monkey
     def states():
         return [group["state"] for group in placement_group_table().values()]
 
-    monkeypatch.setattr(runner, "train_run", waits)
+    monkeypatch.setattr(study_runner, "train_run", waits)
     before = states().count("REMOVED")
     with pytest.raises(KeyboardInterrupt):
         run_study(small_study(methods={"odac": {}}), tmp_path, jobs=2, on_end=interrupt)

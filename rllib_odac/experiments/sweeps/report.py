@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from rllib_odac.experiments.run import FIGURES
-from rllib_odac.experiments.studies.study import told_fields
+from rllib_odac.experiments.spec_files import changed_fields
 from rllib_odac.experiments.sweeps import pictures
 from rllib_odac.experiments.sweeps.importance import MIN_CONFIGURATIONS
 
@@ -104,7 +104,7 @@ def _verdict(results: SweepResults) -> str:
 
 
 def _best_json(results: SweepResults) -> str:
-    told = {"env": results.sweep.study.base.env} | told_fields(results.best_spec())
+    told = {"env": results.sweep.study.base.env} | changed_fields(results.best_spec())
     return json.dumps(told, indent=2, default=lambda value: value.item())
 
 

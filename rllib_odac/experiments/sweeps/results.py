@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from rllib_odac.experiments.run import FIGURES
-from rllib_odac.experiments.studies.study import told_fields
+from rllib_odac.experiments.spec_files import changed_fields
 from rllib_odac.experiments.sweeps.importance import importances
 from rllib_odac.experiments.sweeps.space import initial
 
@@ -133,7 +133,7 @@ class SweepResults:
                 table[name] = table[name].map(json.dumps)
         table.to_csv(out / "results.csv", index=False)
         table.to_parquet(out / "results.parquet", index=False)
-        told = {"env": self.sweep.study.base.env} | told_fields(self.best_spec())
+        told = {"env": self.sweep.study.base.env} | changed_fields(self.best_spec())
         (out / "best.json").write_text(json.dumps(told, indent=2, default=_plain) + "\n")
         (out / "report.html").write_text(report(self))
 

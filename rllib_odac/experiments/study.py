@@ -1,6 +1,6 @@
 """A study: tasks × methods × seeds, and the runs that it consists of.
 
-A YAML file holds the fields of `Study`, a Python file defines `study`, one that is made already:
+A YAML file holds the fields of `Study`; a Python file defines `study`, an instance:
 
     tasks:
       reach: fetch_reach.json            # a run's settings, beside this file
@@ -13,22 +13,29 @@ A YAML file holds the fields of `Study`, a Python file defines `study`, one that
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import re
 import runpy
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
+from rllib_odac.experiments.spec import RunSpec
+from rllib_odac.experiments.spec_files import (
+    changed_fields,
+    check_choice,
+    check_mapping,
+    explained,
+    read_run_fields,
+    read_yaml,
+    run_fields,
+)
+from rllib_odac.metrics import FIGURES
 
-from rllib_odac.experiments.run import FIGURES, RunSpec, read_spec
-
-# Without a hyphen, so that the name of a run's files, TASK-METHOD-SEED, is no other's.
+# Without a hyphen, so that the name of a run's files, TASK-METHOD-SEED, is unique.
 _NAME = re.compile(r"[A-Za-z0-9_.]+")
 _Seeds = int | Sequence[int]
 
@@ -63,45 +70,36 @@ class StudyRun:
     @property
     def digest(self) -> str:
         """Twelve hexadecimal digits that differ where anything but the seed does."""
-        told = {name: value for name, value in told_fields(self.spec).items() if name != "seed"}
-        told["checkpoint_every"] = self.spec.checkpoint_interval
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
+        changed = changed_fields(replace(self.spec, seed=RunSpec.seed))
+        changed["checkpoint_every"] = self.spec.checkpoint_interval
+        return hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def command(self) -> str:
         """The `odac train` command of the same run."""
-        told = {"seed": self.spec.seed, **told_fields(self.spec)}
-        settings = told.pop("settings", {})
-        words = ["odac", "train", told.pop("env")]
-        for name, value in told.items():
+        options = {"seed": self.spec.seed, **changed_fields(self.spec)}
+        settings = options.pop("settings", {})
+        words = ["odac", "train", options.pop("env")]
+        for name, value in options.items():
             words += [f"--{name.replace('_', '-')}", str(value)]
         for name, value in settings.items():
             words += ["--set", f"{name}={value if isinstance(value, str) else repr(value)}"]
         return shlex.join(words)
 
 
-def told_fields(spec: RunSpec) -> dict[str, Any]:
-    """The fields that differ from their defaults, so that a new one changes nothing old."""
-    defaults = {
-        field.name: field.default if field.default_factory is MISSING else field.default_factory()
-        for field in fields(RunSpec)
-    }
-    return {name: value for name, value in asdict(spec).items() if value != defaults[name]}
-
-
 @dataclass
 class Study:
     """Tasks × methods × seeds.
 
-    What a run does is put together from its task's fields of `RunSpec`, its method's and its
-    override's; the later come before the earlier, in `settings` key by key.
+    A run's fields of `RunSpec` are its task's, overridden by its method's, overridden by those in
+    `overrides`; `settings` are merged key by key.
 
     Attributes:
         tasks: By name, a path to a run's settings as JSON, or fields of `RunSpec`.
         methods: By name, fields of `RunSpec`; {} for those of the task.
         seeds: A number, n for 0 to n − 1, or a list; or one of both for each task, by name.
         overrides: By "task/method", fields of `RunSpec`.
-        labels: By method, the text that stands for it in tables and pictures.
+        labels: By method, what it is called in tables and pictures.
         reference: By task and method, mean and standard deviation published elsewhere.
         reference_name: Where that is.
         reference_metric: What it measures, a figure of `odac train`.
@@ -124,12 +122,11 @@ class Study:
     directory: Path = field(default_factory=Path)
 
     def __post_init__(self) -> None:
-        for name in ("tasks", "methods", "overrides", "labels", "reference"):
+        for name in ("tasks", "methods"):
             value = getattr(self, name)
-            least = 1 if name in ("tasks", "methods") else 0
-            if not isinstance(value, Mapping) or len(value) < least:
+            if not isinstance(value, Mapping) or not value:
                 raise ValueError(
-                    f"{name} is {value!r}, but must be a mapping with at least {least} entries."
+                    f"{name} is {value!r}, but must be a mapping with at least one entry."
                 )
         for name in (*self.tasks, *self.methods):
             if not isinstance(name, str) or not _NAME.fullmatch(name):
@@ -137,20 +134,17 @@ class Study:
                     f"A task or method is called {name!r}, but its name must consist of letters, "
                     "digits, '_' and '.'."
                 )
-        for method, label in self.labels.items():
-            _choose("labels", method, self.methods)
+        for method, label in check_mapping("labels", self.labels, self.methods).items():
             if not isinstance(label, str):
                 raise ValueError(f"labels['{method}'] is {label!r}, but must be a text.")
         pairs = [f"{task}/{method}" for task in self.tasks for method in self.methods]
-        for pair in self.overrides:
-            _choose("overrides", pair, pairs)
-        for task, published in self.reference.items():
-            _choose("reference", task, self.tasks)
+        check_mapping("overrides", self.overrides, pairs)
+        for task, published in check_mapping("reference", self.reference, self.tasks).items():
             _check_reference(task, published, self.methods)
-        _choose("reference_metric", self.reference_metric, FIGURES)
+        check_choice("reference_metric", self.reference_metric, FIGURES)
         if self.baseline is None:
             self.baseline = next(iter(self.methods))
-        _choose("baseline", self.baseline, self.methods)
+        check_choice("baseline", self.baseline, self.methods)
         if isinstance(self.seeds, Mapping) and set(self.seeds) != set(self.tasks):
             raise ValueError(
                 f"seeds are given for {sorted(self.seeds)}, but must be for {sorted(self.tasks)}."
@@ -161,7 +155,7 @@ class Study:
     def seeds_of(self, task: str) -> list[int]:
         """The seeds of a task's runs."""
         seeds = self.seeds[task] if isinstance(self.seeds, Mapping) else self.seeds
-        listed = list(range(seeds)) if _is_count(seeds) and isinstance(seeds, int) else seeds
+        listed = list(range(seeds)) if isinstance(seeds, int) and _is_count(seeds) else seeds
         if (
             not isinstance(listed, Sequence)
             or not listed
@@ -180,28 +174,21 @@ class Study:
         Raises:
             ValueError: If a task's file cannot be read, or fields make no sense.
         """
-        found = []
-        for task, told in self.tasks.items():
-            below = self._task_fields(task, told)
-            for method, fields_of_method in self.methods.items():
-                above = _fields(f"method '{method}'", fields_of_method)
+        runs = []
+        for task, given in self.tasks.items():
+            of_task = read_run_fields(f"task '{task}'", given, self.directory)
+            for method, of_method in self.methods.items():
                 pair = f"{task}/{method}"
-                top = _fields(f"override '{pair}'", self.overrides.get(pair, {}))
-                merged = _laid_over(_laid_over(below, above), top)
+                merged = _merged(
+                    of_task,
+                    run_fields(f"method '{method}'", of_method),
+                    run_fields(f"override '{pair}'", self.overrides.get(pair, {})),
+                )
                 if "env" not in merged:
                     raise ValueError(f"task '{task}' names no env.")
-                spec = RunSpec(**merged)
-                found += [
-                    StudyRun(task, method, replace(spec, seed=seed)) for seed in self.seeds_of(task)
-                ]
-        return found
-
-    def _task_fields(self, task: str, told: str | Mapping[str, Any]) -> dict[str, Any]:
-        with _about(f"task '{task}'"):
-            if isinstance(told, str | Path):
-                told = read_spec(self.directory / told)
-                told.pop("seed", None)  # which a run's own config.json names
-        return _fields(f"task '{task}'", told)
+                for seed in self.seeds_of(task):
+                    runs.append(StudyRun(task, method, RunSpec(**merged, seed=seed)))
+        return runs
 
 
 def read_study(path: Path) -> Study:
@@ -222,17 +209,10 @@ def read_study(path: Path) -> Study:
         if not isinstance(study, Study):
             raise ValueError(f"study '{path}' must define `study`, a Study.")
         return replace(study, directory=path.parent / study.directory)
-    try:
-        stored = yaml.safe_load(path.read_text())
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"study is '{path}', which cannot be read: {error}.") from None
-    known = [field.name for field in fields(Study) if field.name != "directory"]
-    if not isinstance(stored, dict) or not {"tasks", "methods"} <= set(stored):
+    stored = read_yaml(path, [field.name for field in fields(Study) if field.name != "directory"])
+    if not {"tasks", "methods"} <= set(stored):
         raise ValueError(f"study is '{path}', but must hold tasks and methods.")
-    for name in stored:
-        if name not in known:
-            raise ValueError(f"study '{path}' has the key '{name}', but must use {known}.")
-    with _about(f"study '{path}'"):
+    with explained(f"study '{path}'"):
         return Study(**stored, directory=path.parent)
 
 
@@ -249,9 +229,9 @@ def select(
     """
     chosen = list(runs)
     for i, (what, names) in enumerate((("task", tasks), ("method", methods), ("seed", seeds))):
-        known = list(dict.fromkeys(run.key[i] for run in runs))
+        known = dict.fromkeys(run.key[i] for run in runs)
         for name in names or ():
-            _choose(what, name, known)
+            check_choice(what, name, known)
         chosen = [run for run in chosen if not names or run.key[i] in names]
     return chosen
 
@@ -263,51 +243,22 @@ def validate(runs: Iterable[StudyRun]) -> None:
         ValueError: With one sentence that names task, method and setting.
     """
     for (task, method), run in {run.key[:2]: run for run in runs}.items():
-        with _about(f"{task}/{method}"):
+        with explained(f"{task}/{method}"):
             run.spec.config()
 
 
-def _fields(where: str, told: Any) -> dict[str, Any]:
-    """Fields of a `RunSpec` as JSON would give them back, so that equal runs compare equal."""
-    known = [field.name for field in fields(RunSpec) if field.name != "seed"]
-    if not isinstance(told, Mapping) or not isinstance(told.get("settings", {}), Mapping):
-        raise ValueError(
-            f"{where} is {told!r}, but must be a mapping with some of {known}, 'settings' being "
-            "a mapping too."
-        )
-    for name in told:
-        if name not in known:
-            raise ValueError(f"{where} has the field '{name}', but must use {known}.")
-    try:
-        plain: dict[str, Any] = json.loads(json.dumps(dict(told)))
-    except TypeError as error:
-        raise ValueError(f"{where} must be such as JSON can hold: {error}.") from None
-    return plain
-
-
-def _laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    settings = {**below.get("settings", {}), **above.get("settings", {})}
-    return {**below, **above, "settings": settings}
-
-
-@contextlib.contextmanager
-def _about(what: str) -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{what}: {error}") from error
-
-
-def _choose(what: str, name: Any, allowed: Iterable[Any]) -> None:
-    if name not in list(allowed):
-        raise ValueError(f"{what} has {name!r}, but must use one of {list(allowed)}.")
+def _merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a run, the later layers overriding the earlier, `settings` key by key."""
+    merged: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
+    for layer in layers:
+        merged |= layer
+        settings |= layer.get("settings", {})
+    return {**merged, "settings": settings}
 
 
 def _check_reference(task: str, published: Any, methods: Iterable[str]) -> None:
-    if not isinstance(published, Mapping):
-        raise ValueError(f"reference['{task}'] is {published!r}, but must be a mapping.")
-    for method, figures in published.items():
-        _choose(f"reference['{task}']", method, methods)
+    for method, figures in check_mapping(f"reference['{task}']", published, methods).items():
         if (
             not isinstance(figures, Sequence)
             or len(figures) != 2

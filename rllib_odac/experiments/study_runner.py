@@ -10,13 +10,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from rllib_odac.experiments.run import Run, RunSpec, read_spec
-from rllib_odac.experiments.studies.results import StudyResults
-from rllib_odac.experiments.studies.study import Study, StudyRun
-from rllib_odac.files import locked
+from rllib_odac.experiments.run import Run
+from rllib_odac.experiments.spec import RunSpec, read_spec
+from rllib_odac.experiments.study import Study, StudyRun
+from rllib_odac.experiments.study_results import StudyResults
+from rllib_odac.files import PARTIAL, locked
 from rllib_odac.runtime.cluster import Processes, check_room, num_cpus, own_process, processes
 
-PATIENCE = 60.0  # seconds; a worker whose driver was killed lives for some more
+LOCK_TIMEOUT_S = 60.0  # a worker whose driver was killed lives on for some seconds
 
 
 def run_study(
@@ -30,7 +31,7 @@ def run_study(
 ) -> list[tuple[StudyRun, Exception]]:
     """Makes those runs of a study that have no row yet; a run that fails does not stop the others.
 
-    Started again after an interruption, it goes on from each run's newest checkpoint. Ray is
+    Started again after an interruption, it resumes each run from its newest checkpoint. Ray is
     started if it does not run; the directories must be the same ones on all of its machines.
 
     Args:
@@ -58,15 +59,14 @@ def run_study(
     with StudyResults(study, out) as results:
         directory = results.out / "runs" if runs is None else Path(runs).absolute()
         waiting = results.missing(study.runs() if chosen is None else chosen)
-        room = _room_for(waiting)
-        at_once = jobs or room
-        running: dict[Any, tuple[StudyRun, Any]] = {}
+        jobs = jobs or _room_for(waiting)
+        running: dict[Any, tuple[StudyRun, Any]] = {}  # by the task's reference
         try:
             while waiting or running:
-                while waiting and len(running) < at_once:
+                while waiting and len(running) < jobs:
                     run = waiting.pop(0)
                     on_start(run)
-                    reference, group = _start(run.spec, directory / run.name, at_once)
+                    reference, group = _start(run.spec, directory / run.name, jobs)
                     running[reference] = run, group
                 [reference], _ = ray.wait(list(running), num_returns=1)
                 run, group = running[reference]
@@ -79,22 +79,17 @@ def run_study(
                     on_end(run, results.add(run, summary, curve))
                 ray.util.remove_placement_group(group)
                 del running[reference]
-        finally:  # an interrupted study leaves no run that trains on
+        finally:  # which also ends the runs of an interrupted study
             for _, group in running.values():
                 ray.util.remove_placement_group(group)
     return failures
 
 
 def processes_of(runs: Iterable[StudyRun], jobs: int = 1) -> list[Processes]:
-    """What the largest of the runs needs, so many times."""
-    kinds = {run.key[:2]: run.spec for run in runs}.values()  # a seed makes no difference
-    largest = max(map(_processes, kinds), key=num_cpus, default=[])
+    """The processes of the largest of the runs, `jobs` times."""
+    specs = {run.key[:2]: run.spec for run in runs}.values()  # a seed makes no difference
+    largest = max(map(_processes, specs), key=num_cpus, default=[])
     return [replace(kind, count=jobs * kind.count) for kind in largest]
-
-
-def _processes(spec: RunSpec) -> list[Processes]:
-    config = spec.config()
-    return [own_process(config), *processes(config)]
 
 
 def train_run(spec: RunSpec, directory: Path, jobs: int) -> tuple[dict[str, Any], str]:
@@ -113,9 +108,9 @@ def train_run(spec: RunSpec, directory: Path, jobs: int) -> tuple[dict[str, Any]
     """
     directory.mkdir(parents=True, exist_ok=True)
     lock = directory.with_name(f"{directory.name}.lock")  # a run's directory must be empty at first
-    with locked(lock, f"'{directory}'", PATIENCE):
-        (directory / "config.json.partial").unlink(missing_ok=True)  # killed in its first moment
-        _check_is_this_run(spec, directory)
+    with locked(lock, f"'{directory}'", LOCK_TIMEOUT_S):
+        (directory / f"config.json{PARTIAL}").unlink(missing_ok=True)  # of a run killed at once
+        _check_same_run(spec, directory)
         machine = directory / "machine.json"
 
         def note_machine(row: Mapping[str, Any]) -> None:
@@ -123,7 +118,7 @@ def train_run(spec: RunSpec, directory: Path, jobs: int) -> tuple[dict[str, Any]
             machine.write_text(json.dumps(content))
 
         summary = Run(spec, directory, resume=True, on_row=note_machine).train()
-        # A run that was made elsewhere and only picked up here does not say on which machine.
+        # Where a run was made elsewhere and only its results are taken, the machine is unknown.
         made_on = json.loads(machine.read_text()) if machine.exists() else {}
         return summary | made_on, (directory / "progress.csv").read_text()
 
@@ -137,24 +132,9 @@ def cpu_model() -> str:
     return platform.processor()
 
 
-def _start(spec: RunSpec, directory: Path, jobs: int) -> tuple[Any, Any]:
-    """Starts a run in a reservation of its own, where its env runners and learners find room."""
-    import ray
-    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
-
-    wanted = _processes(spec)
-    # In the order in which RLlib, too, numbers them: its env runners ask for a place by its number.
-    places = [kind.reserved for kind in wanted for _ in range(kind.count)]
-    group = ray.util.placement_group(places)
-    # A process serves one run only, so that none sees what another left behind.
-    remote = ray.remote(max_calls=1)(train_run).options(
-        num_cpus=places[0].get("CPU", 0),
-        num_gpus=places[0].get("GPU", 0),
-        scheduling_strategy=PlacementGroupSchedulingStrategy(
-            group, placement_group_bundle_index=0, placement_group_capture_child_tasks=True
-        ),
-    )
-    return remote.remote(spec, directory, jobs), group
+def _processes(spec: RunSpec) -> list[Processes]:
+    config = spec.config()
+    return [own_process(config), *processes(config)]
 
 
 def _room_for(runs: Sequence[StudyRun]) -> int:
@@ -167,8 +147,27 @@ def _room_for(runs: Sequence[StudyRun]) -> int:
     return max(1, cpus // max(1, num_cpus(wanted)))
 
 
-def _check_is_this_run(spec: RunSpec, directory: Path) -> None:
-    """`Run` goes on with a run that was shorter; here, each must be as if left alone."""
+def _start(spec: RunSpec, directory: Path, jobs: int) -> tuple[Any, Any]:
+    """Starts a run in a placement group of its own, where its env runners and learners fit too."""
+    import ray
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    # In RLlib's own order: its env runners ask for a bundle by its number.
+    bundles = [kind.reserved for kind in _processes(spec) for _ in range(kind.count)]
+    group = ray.util.placement_group(bundles)
+    # A process serves one run only, so that none sees what another left behind.
+    remote = ray.remote(max_calls=1)(train_run).options(
+        num_cpus=bundles[0].get("CPU", 0),
+        num_gpus=bundles[0].get("GPU", 0),
+        scheduling_strategy=PlacementGroupSchedulingStrategy(
+            group, placement_group_bundle_index=0, placement_group_capture_child_tasks=True
+        ),
+    )
+    return remote.remote(spec, directory, jobs), group
+
+
+def _check_same_run(spec: RunSpec, directory: Path) -> None:
+    """Refuses any difference: `Run` may go on with a run that was shorter, a study may not."""
     path = directory / "config.json"
     if not path.exists():
         return
