@@ -10,8 +10,10 @@ from rllib_odac.cli.environments import envs, render
 from rllib_odac.cli.inspect import inspect
 from rllib_odac.cli.policies import export
 from rllib_odac.cli.runs import evaluate, train
+from rllib_odac.cli.settings import settings
 from rllib_odac.cli.studies import compare, study
-from rllib_odac.metrics import as_help
+from rllib_odac.metrics import as_help as help_on_metrics
+from rllib_odac.settings import as_help as help_on_settings
 
 app = typer.Typer(
     help="Outcome-Driven Actor-Critic: train agents that reach goals without a hand-made reward.",
@@ -19,8 +21,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command(epilog=as_help())(train)
-for command in (evaluate, inspect, export, study, compare, envs, render):
+app.command(epilog=f"{help_on_settings()}\n\n{help_on_metrics()}")(train)
+for command in (evaluate, inspect, export, study, compare, settings, envs, render):
     app.command()(command)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shlex
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -21,40 +22,51 @@ from rllib_odac.cli.common import (
     start_ray,
 )
 from rllib_odac.cli.signals import stopping_on_signals
+from rllib_odac.declarations import declarations
+from rllib_odac.experiments.spec import RunSpec, read_spec
 from rllib_odac.runtime.faults import InterruptedRun
 
 if TYPE_CHECKING:
     from rllib_odac.experiments.run import Run
 
 
+def _takes_fields_of_a_run(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command an option for each field of `RunSpec`, and an argument for its env."""
+    types = get_type_hints(RunSpec)
+    parameters = []
+    for name, declared in declarations(RunSpec).items():
+        if name != "settings":  # which have --set
+            text = declared.explained().replace(", or None", "").replace("[", r"\[")  # no markup
+            kind = typer.Argument if name == "env" else typer.Option
+            option = kind(help=f"{text[0].upper()}{text[1:]}.")
+            parameters.append(
+                inspect.Parameter(
+                    name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=None,
+                    annotation=Annotated[types[name] | None, option],
+                )
+            )
+    *others, _fields = inspect.signature(command, eval_str=True).parameters.values()
+    parameters += others
+    vars(command)["__signature__"] = inspect.Signature(parameters)
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return command
+
+
+@_takes_fields_of_a_run
 def train(
-    env: Annotated[
-        str | None, typer.Argument(help="Environment id; `odac envs` lists them.")
-    ] = None,
+    *,
     config: Annotated[
         Path | None,
-        typer.Option(help="A run's settings as JSON (tune_configs/*.json, a run's config.json)."),
+        typer.Option(help="A run's fields as JSON (tune_configs/*.json, a run's config.json)."),
     ] = None,
-    objective: Annotated[
-        str | None,
-        typer.Option(help=r"Method: odac, her, sac, discern or uvd \[odac]."),
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(help="Environment steps to train for [100000].")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random [0].")] = None,
     out: Annotated[
         Path | None, typer.Option(help=r"Run directory \[runs/ENV-OBJECTIVE-TIME].")
     ] = None,
-    num_env_runners: Annotated[
-        int | None, typer.Option(help="Remote env runners [0: none].")
-    ] = None,
-    num_learners: Annotated[int | None, typer.Option(help="Remote learners [0: none].")] = None,
-    stop_success: Annotated[
-        float | None, typer.Option(help="Stop once an evaluation succeeds this often, in (0, 1].")
-    ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="A setting of ODACConfig, as key=value.")
+        list[str] | None,
+        typer.Option("--set", help="A setting, as name=value; `odac settings` explains them."),
     ] = None,
     address: Annotated[
         str | None, typer.Option(help=r"Join this Ray cluster \[start Ray on this machine].")
@@ -62,42 +74,18 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")
     ] = False,
-    evaluate_every: Annotated[
-        int | None, typer.Option(help="Steps between two evaluations [1000].")
-    ] = None,
-    checkpoint_every: Annotated[
-        int | None, typer.Option(help="Steps between checkpoints [1000, or steps/50 if more].")
-    ] = None,
-    evaluation_episodes: Annotated[
-        int | None, typer.Option(help="Episodes of each evaluation but the last [20].")
-    ] = None,
-    final_episodes: Annotated[
-        int | None, typer.Option(help="Episodes of the last evaluation [100].")
-    ] = None,
     debug: Debug = False,
+    **fields: Any,
 ) -> None:
     """Train, evaluate as it goes, and write a run directory.
 
     What the command line says comes before what --config says.
     """
-    from rllib_odac.experiments.run import Run, RunSpec, read_spec
+    from rllib_odac.experiments.run import Run
 
     with errors_in_one_sentence(debug):
-        given: dict[str, Any] = {
-            "env": env,
-            "objective": objective,
-            "steps": steps,
-            "seed": seed,
-            "num_env_runners": num_env_runners,
-            "num_learners": num_learners,
-            "stop_success": stop_success,
-            "evaluate_every": evaluate_every,
-            "checkpoint_every": checkpoint_every,
-            "evaluation_episodes": evaluation_episodes,
-            "final_episodes": final_episodes,
-        }
-        fields = {} if config is None else read_spec(config)
-        fields |= {name: value for name, value in given.items() if value is not None}
+        given = {name: value for name, value in fields.items() if value is not None}
+        fields = ({} if config is None else read_spec(config)) | given
         fields["settings"] = fields.get("settings", {}) | parse_settings(settings or [])
         if "env" not in fields:
             raise ValueError("train needs an environment: its id, or a --config that names one.")

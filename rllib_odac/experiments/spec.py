@@ -3,50 +3,53 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rllib_odac.settings import shown
+from rllib_odac.declarations import (
+    COUNT,
+    COUNT_FROM_0,
+    MAPPING,
+    POSITIVE_SHARE,
+    SEED,
+    Rule,
+    declarations,
+    lists_its_settings,
+    setting,
+)
+from rllib_odac.settings import NAMED_OBJECTIVE
 
 if TYPE_CHECKING:
     from rllib_odac.config import ODACConfig
 
 STEPS_PAST_THE_END = 100  # a run ends at most so many environment steps past its budget
+ENV_ID = Rule(lambda v: isinstance(v, str), "the id of an environment")
 
 
+@lists_its_settings
 @dataclass
 class RunSpec:
-    """What a run is: everything that decides its result.
+    """What a run is: everything that decides its result."""
 
-    Attributes:
-        env: Environment id.
-        objective: Name of the objective.
-        steps: Environment steps to train for.
-        seed: Seed of networks, exploration, replay and environments.
-        settings: Further fields of `ODACConfig`, by name.
-        num_env_runners: Remote env runners; 0 collects in the driver's process.
-        num_learners: Remote learners; 0 learns in the driver's process.
-        stop_success: Stop early once this success rate is reached in an evaluation.
-        evaluate_every: Environment steps between two evaluations, each a row of progress.
-        evaluation_episodes: Episodes of each evaluation but the last.
-        final_episodes: Episodes of the last evaluation.
-        checkpoint_every: Environment steps between two checkpoints; by default 1000, or a
-            fiftieth of `steps` if that is more.
-    """
-
-    env: str
-    objective: str = "odac"
-    steps: int = 100_000
-    seed: int = 0
-    settings: dict[str, Any] = field(default_factory=dict)
-    num_env_runners: int = 0
-    num_learners: int = 0
-    stop_success: float | None = None
-    evaluate_every: int = 1000
-    evaluation_episodes: int = 20
-    final_episodes: int = 100
-    checkpoint_every: int | None = None
+    env: str = setting(MISSING, ENV_ID, "environment, of those that `odac envs` lists")
+    objective: str = setting("odac", NAMED_OBJECTIVE, "method to train with")
+    steps: int = setting(100_000, COUNT, "environment steps to train for", "steps")
+    seed: int = setting(0, SEED, "seed of networks, exploration, replay and environments")
+    settings: dict[str, Any] = setting({}, MAPPING, "further settings of `ODACConfig`, by name")
+    num_env_runners: int = setting(
+        0, COUNT_FROM_0, "remote env runners; 0 collects in this process"
+    )
+    num_learners: int = setting(0, COUNT_FROM_0, "remote learners; 0 learns in this process")
+    stop_success: float | None = setting(
+        None, POSITIVE_SHARE.or_none(), "stop once an evaluation succeeds this often"
+    )
+    evaluate_every: int = setting(1000, COUNT, "steps between two evaluations", "steps")
+    evaluation_episodes: int = setting(20, COUNT, "episodes of each evaluation but the last")
+    final_episodes: int = setting(100, COUNT, "episodes of the last evaluation")
+    checkpoint_every: int | None = setting(
+        None, COUNT.or_none(), "steps between checkpoints, else 1000, or steps/50 if more", "steps"
+    )
 
     @property
     def checkpoint_interval(self) -> int:
@@ -63,24 +66,14 @@ class RunSpec:
         """
         from rllib_odac.config import ODACConfig
 
-        if not isinstance(self.env, str):
-            raise ValueError(f"env is {self.env!r}, but must be the id of an environment.")
-        least = {
-            **dict.fromkeys(
-                ("steps", "evaluate_every", "evaluation_episodes", "final_episodes"), 1
-            ),
-            **dict.fromkeys(("seed", "num_env_runners", "num_learners"), 0),
-            **({} if self.checkpoint_every is None else {"checkpoint_every": 1}),
-        }
-        for name, number in least.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise ValueError(f"{name} is {shown(value)}, but must be a whole number.")
-            if value < number:
-                raise ValueError(f"{name} is {value}, but must be at least {number}.")
-        stop = self.stop_success
-        if stop is not None and not (isinstance(stop, int | float) and 0 < stop <= 1):
-            raise ValueError(f"stop_success is {shown(stop)}, but must be in (0, 1].")
+        declared = declarations(RunSpec)
+        for name, declaration in declared.items():
+            declaration.check(name, getattr(self, name))
+        for name in declared.keys() & self.settings.keys():
+            raise ValueError(
+                f"settings has {name} {self.settings[name]!r}, but must leave it to the run's own "
+                f"{name}."
+            )
         config: ODACConfig = (
             ODACConfig()
             .environment(self.env)
@@ -91,11 +84,6 @@ class RunSpec:
             .reporting(min_sample_timesteps_per_iteration=self.evaluate_every)
             .debugging(seed=self.seed, log_level="ERROR")
         )
-        if "objective" in self.settings:
-            raise ValueError(
-                f"settings has objective {self.settings['objective']!r}, but must leave it to the "
-                "run's own objective."
-            )
         config.apply_settings(self.settings)
         config.check_settings()
         environments = config.num_envs_per_env_runner

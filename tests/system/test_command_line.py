@@ -305,7 +305,10 @@ def test_envs_lists_our_own_and_the_robots():
         (["train", "FetchReech-v4"], "no environment 'FetchReech-v4'; did you mean FetchReach-v4"),
         (["train", "CartPole-v1"], "CartPole-v1 carries no goals"),
         (["train", "FetchReach-v4", "--objective", "reward"], "objective is 'reward', but must"),
-        (["train", "FetchReach-v4", "--steps", "0"], "steps is 0, but must be at least 1"),
+        (
+            ["train", "FetchReach-v4", "--steps", "0"],
+            "steps is 0, but must be a whole number of at least 1",
+        ),
         (["train", "FetchReach-v4", "--seed", "-1"], "seed is -1, but must be at least 0"),
         (["train", "FetchReach-v4", "--stop-success", "95"], "stop_success is 95.0, but must be"),
         (["train", "FetchReach-v4", "--set", "tau=2"], "tau is 2, but must be a number in (0, 1]"),

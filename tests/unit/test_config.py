@@ -177,8 +177,8 @@ def test_messages_name_the_users_function():
         ({"steps": "many"}, "steps is 'many', but must be a whole number"),
         ({"seed": None}, "seed is None, but must be a whole number"),
         ({"env": None}, "env is None, but must be the id of an environment"),
-        ({"checkpoint_every": 0}, "checkpoint_every is 0, but must be at least 1"),
-        ({"stop_success": "often"}, "stop_success is 'often', but must be in"),
+        ({"checkpoint_every": 0}, "checkpoint_every is 0, but must be a whole number of at"),
+        ({"stop_success": "often"}, "stop_success is 'often', but must be a number in"),
     ],
 )
 def test_runs_say_what_is_wrong_with_a_field(fields, sentence):

@@ -10,8 +10,9 @@ import pytest
 import ray
 
 from rllib_odac import ODACConfig
+from rllib_odac.declarations import declarations
 from rllib_odac.experiments.run import RunSpec
-from rllib_odac.settings import RULES
+from rllib_odac.settings import SETTINGS
 
 WRONG = [
     *(None, True, False, -1, 0, 2, 10**30, -0.5, 0.5, 1.5, 1e-320, 1e308),
@@ -21,8 +22,7 @@ WRONG = [
     *({"future": "x"}, {"x": 1.0}, {1: 1}, {"own": -1, "future": 2}, object(), print, int),
     *(np.array([0.5, 0.5]), np.array([]), range(3), "ä" * 100),
 ]
-RUN_FIELDS = ["steps", "seed", "num_env_runners", "num_learners", "stop_success", "evaluate_every"]
-RUN_FIELDS += ["evaluation_episodes", "final_episodes", "checkpoint_every"]
+RUN_FIELDS = [n for n in declarations(RunSpec) if n not in ("env", "objective", "settings")]
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def check_sentence(error, name):
 
 
 def test_every_setting_says_what_is_wrong_with_it(nothing_starts):
-    refused = dict.fromkeys([*RULES, "objective"], 0)
+    refused = dict.fromkeys(SETTINGS, 0)
     for name in refused:
         for value in WRONG:
             config = ODACConfig()

@@ -129,7 +129,10 @@ def test_the_command_makes_the_same_run(monkeypatch, tmp_path):
         ({"methods": {"odac": {"objective": RunSpec}}}, "must be such as JSON can hold"),
         ({"overrides": {"box/her": {"tau": 1}}}, "override 'box/her' has the key 'tau'"),
         ({"methods": {"odac": {"settings": {"tua": 1}}}}, "box/odac: There is no setting 'tua'"),
-        ({"methods": {"fast": {"steps": 0}}}, "box/fast: steps is 0, but must be at least 1"),
+        (
+            {"methods": {"fast": {"steps": 0}}},
+            "box/fast: steps is 0, but must be a whole number of at least 1",
+        ),
     ],
 )
 def test_mistakes_get_one_sentence(fields, sentence):

@@ -177,7 +177,7 @@ def test_a_sweep_is_taken_up_only_as_it_was(tmp_path):
     [
         (["--study", "nothing"], "study is 'nothing', but must be a .yaml file"),
         (["--env", "Nothing-v0"], "Nothing-v0"),
-        (["--steps", "0"], "steps is 0, but must be at least 1"),
+        (["--steps", "0"], "steps is 0, but must be a whole number of at least 1"),
         (["--storage", "/proc/nothing"], "storage is '/proc/nothing', which cannot be written"),
         (["--address", "127.0.0.1:1"], "where no Ray cluster answers"),
     ],

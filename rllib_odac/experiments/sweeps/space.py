@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rllib_odac.settings import RULES, SETTINGS
+from rllib_odac.declarations import is_int, is_number
+from rllib_odac.settings import SETTINGS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,11 +24,8 @@ DIGITS = 4  # significant ones of drawn numbers: more would only be hard to read
 
 # What a trial may take over in mid-run, with the networks of another: the rest is built into
 # networks, replay or the count of updates owed.
-MUTABLE = (
-    "lr", "prior_discount", "kl_weight", "tau", "action_noise", "random_action_share",
-    "random_action_steps", "dynamics_min_scale", "dynamics_background",
-    "train_batch_size_per_learner",
-)  # fmt: skip
+MUTABLE = [name for name, declared in SETTINGS.items() if declared.mutable]
+OF_THE_RUN = ("objective", "seed")  # fields of `RunSpec`, not to be searched over
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class Domain:
     @property
     def is_numeric(self) -> bool:
         """Whether values have an order to plot them by."""
-        return all(_is_number(value) for value in self.values)
+        return all(is_number(value) for value in self.values)
 
     def draw(self, rng: np.random.Generator) -> Any:
         """A random value."""
@@ -104,7 +102,7 @@ def read_space(told: Any) -> dict[str, Domain]:
 
 
 def _read_domain(name: str, told: Any) -> Domain:
-    if name not in SETTINGS or name == "objective":
+    if name not in SETTINGS or name in OF_THE_RUN:
         raise ValueError(f"space has '{name}', which is no setting of ODACConfig to search over.")
     if not isinstance(told, Mapping) or len(told) != 1 or next(iter(told)) not in KINDS:
         raise ValueError(
@@ -118,15 +116,15 @@ def _read_domain(name: str, told: Any) -> Domain:
         _check_interval(name, kind, values)
     elif len({repr(value) for value in values}) < len(values):
         raise ValueError(f"space['{name}'] has choice {values!r}, but must have different values.")
-    is_allowed, allowed = RULES[name]
+    rule = SETTINGS[name].rule
     for value in values:
-        if not is_allowed(value):
-            raise ValueError(f"space['{name}'] has {value!r}, but {name} must be {allowed}.")
+        if not rule.allows(value):
+            raise ValueError(f"space['{name}'] has {value!r}, but {name} must be {rule.words}.")
     return Domain(kind, tuple(values))
 
 
 def _check_interval(name: str, kind: str, ends: Sequence[Any]) -> None:
-    is_kind = _is_int if kind == "integer" else _is_number
+    is_kind = is_int if kind == "integer" else is_number
     if len(ends) != 2 or not all(map(is_kind, ends)) or not ends[0] < ends[1]:
         hint = (
             "; YAML reads 3e-4 as a text, write 3.0e-4"
@@ -140,11 +138,3 @@ def _check_interval(name: str, kind: str, ends: Sequence[Any]) -> None:
         )
     if kind == "log_uniform" and ends[0] <= 0:
         raise ValueError(f"space['{name}'] has log_uniform {list(ends)!r}, but must be positive.")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
