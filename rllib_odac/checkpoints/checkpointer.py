@@ -27,7 +27,7 @@ from rllib_odac.checkpoints.manifest import (
     write_manifest,
 )
 from rllib_odac.checkpoints.shards import check_shards, load_shards, save_shards, updates_saved
-from rllib_odac.checkpoints.storage import Place
+from rllib_odac.checkpoints.storage import Storage
 from rllib_odac.config import ODACConfig
 from rllib_odac.deploy.files import write_policy
 from rllib_odac.env_runner import GoalEnvRunner
@@ -42,7 +42,7 @@ class ResumableAlgorithm(Algorithm):
     config: ODACConfig
     env_steps: int
     updates: int
-    _replay_place: Place | None = None  # where Tune has the replay of a checkpoint
+    _replay_place: Storage | None = None  # where Tune has the replay of a checkpoint
 
     @abstractmethod
     def drain(self) -> None:
@@ -86,7 +86,7 @@ class ResumableAlgorithm(Algorithm):
         """
         self.drain()
         dropped, went_on = self._leave_unfinished_episodes()
-        place = Place.of(path, filesystem)
+        place = Storage.of(path, filesystem)
         with whole_or_absent(place) as target:
             super().save_to_path(target.path, filesystem=target.filesystem, **kwargs)
             write_policy(target, self)
@@ -134,7 +134,7 @@ class ResumableAlgorithm(Algorithm):
             return
         storage = copy.copy(self._storage)
         storage._update_checkpoint_index({})
-        home = Place(storage.storage_filesystem, storage.checkpoint_fs_path)
+        home = Storage(storage.storage_filesystem, storage.checkpoint_fs_path)
         self._replay_place = home / REPLAY_DIRECTORY
         try:
             super().save_checkpoint(checkpoint_dir)
@@ -149,7 +149,7 @@ class ResumableAlgorithm(Algorithm):
         """Restores what Tune has stored; learners read their replay straight from there."""
         checkpoint = getattr(checkpoint_path, "checkpoint", checkpoint_path)
         if isinstance(checkpoint, Checkpoint):
-            home = Place(checkpoint.filesystem, checkpoint.path)
+            home = Storage(checkpoint.filesystem, checkpoint.path)
             self._replay_place = home / REPLAY_DIRECTORY
         try:
             super().restore(checkpoint_path)
@@ -192,7 +192,7 @@ class ResumableAlgorithm(Algorithm):
             DamagedCheckpoint: If it is not whole. The algorithm is then as it was.
         """
         if kwargs.get("component") is not None:
-            place, manifest = Place.of(path, filesystem), None
+            place, manifest = Storage.of(path, filesystem), None
         else:
             place, manifest = checked(path, filesystem)
             replay = self._replay_place or place / REPLAY_DIRECTORY
@@ -218,7 +218,7 @@ class ResumableAlgorithm(Algorithm):
             if not place.is_local:  # RLlib looks for weights on this machine alone
                 self.sync_weights()
 
-    def _check_signature(self, place: Place, manifest: Mapping[str, Any]) -> None:
+    def _check_signature(self, place: Storage, manifest: Mapping[str, Any]) -> None:
         for name, ours in self._signature().items():
             if manifest.get(name, ours) != ours:
                 raise ValueError(

@@ -21,7 +21,7 @@ from typing import Any
 
 from pyarrow.fs import FileSystem
 
-from rllib_odac.checkpoints.storage import Fingerprint, Place
+from rllib_odac.checkpoints.storage import Fingerprint, Storage
 
 MANIFEST = "odac.json"
 CHECKPOINT_VERSION = 2
@@ -37,7 +37,7 @@ class DamagedCheckpoint(ValueError):
 
 
 def write_manifest(
-    checkpoint: Place, content: Mapping[str, Any], elsewhere: Mapping[str, Fingerprint]
+    checkpoint: Storage, content: Mapping[str, Any], elsewhere: Mapping[str, Fingerprint]
 ) -> None:
     """Writes what a checkpoint says of itself, which makes it whole.
 
@@ -55,14 +55,14 @@ def write_manifest(
     (checkpoint / MANIFEST).write(lambda stream: stream.write(text.encode()))
 
 
-def read_manifest(checkpoint: Place | str | os.PathLike[str]) -> dict[str, Any]:
+def read_manifest(checkpoint: Storage | str | os.PathLike[str]) -> dict[str, Any]:
     """What a checkpoint says of itself; it is written last, so without it nothing is whole.
 
     Raises:
         DamagedCheckpoint: If the directory is no whole checkpoint of ODAC.
         ValueError: If it is one of another version.
     """
-    place = checkpoint if isinstance(checkpoint, Place) else Place.of(checkpoint)
+    place = checkpoint if isinstance(checkpoint, Storage) else Storage.of(checkpoint)
     shown = checkpoint  # as the user wrote it
     try:
         with (place / MANIFEST).open() as file:
@@ -90,7 +90,7 @@ def read_manifest(checkpoint: Place | str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def check_files(
-    checkpoint: Place, manifest: Mapping[str, Any], without: str = REPLAY_DIRECTORY
+    checkpoint: Storage, manifest: Mapping[str, Any], without: str = REPLAY_DIRECTORY
 ) -> None:
     """Checks that every file is there in its size, and the contents but of those in `without`.
 
@@ -110,7 +110,7 @@ def check_files(
             check_file(checkpoint / name, expected)
 
 
-def check_file(file: Place, expected: Fingerprint) -> None:
+def check_file(file: Storage, expected: Fingerprint) -> None:
     """Checks the content of one file of a checkpoint.
 
     Raises:
@@ -124,7 +124,7 @@ def check_file(file: Place, expected: Fingerprint) -> None:
 
 def checked(
     path: str | os.PathLike[str], filesystem: FileSystem | None = None
-) -> tuple[Place, dict[str, Any]]:
+) -> tuple[Storage, dict[str, Any]]:
     """The place of a checkpoint and its manifest, when all but the contents of replay is checked.
 
     Raises:
@@ -132,7 +132,7 @@ def checked(
             checkpoint of the same run, if there is one.
         ValueError: If it is one of another version.
     """
-    place = found(Place.of(path, filesystem))
+    place = found(Storage.of(path, filesystem))
     with pointing_to_a_whole_one(place):
         manifest = read_manifest(place)
         check_files(place, manifest)
@@ -145,7 +145,7 @@ def check_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         ValueError: If it is not whole; the sentence names the file.
     """
-    place = Place.of(path)
+    place = Storage.of(path)
     manifest = read_manifest(place)
     check_files(place, manifest, without="")
     return manifest
@@ -159,7 +159,7 @@ def _seal(manifest: Mapping[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def whole_or_absent(place: Place) -> Iterator[Place]:
+def whole_or_absent(place: Storage) -> Iterator[Storage]:
     """The directory to write a checkpoint into. If that fails, nothing of it remains.
 
     It is another one beside, which takes the place of nothing or of an earlier checkpoint at the
@@ -173,7 +173,7 @@ def whole_or_absent(place: Place) -> Iterator[Place]:
     target, before = Path(place.path), set()
     replaces = place.is_local and _may_be_replaced(target)
     if place.is_local:
-        draft = Place.of(_beside(target, "partial") if replaces else target / "odac.partial")
+        draft = Storage.of(_beside(target, "partial") if replaces else target / "odac.partial")
         shutil.rmtree(draft.path, ignore_errors=True)
     else:
         draft, before = place, place.names()
@@ -201,11 +201,11 @@ def whole_or_absent(place: Place) -> Iterator[Place]:
         raise
 
 
-def found(place: Place) -> Place:
+def found(place: Storage) -> Storage:
     """The place of a checkpoint, or of the one before if its replacement was interrupted."""
     before = _beside(Path(place.path), "replaced")
     if place.is_local and not Path(place.path).exists() and before.exists():
-        return Place(place.filesystem, str(before))
+        return Storage(place.filesystem, str(before))
     return place
 
 
@@ -231,7 +231,7 @@ def _take_place(partial: Path, target: Path) -> None:
         if before.exists():
             before.rename(target)
         raise
-    Place.of(target.parent).synchronize()
+    Storage.of(target.parent).synchronize()
     shutil.rmtree(before, ignore_errors=True)
 
 
@@ -268,7 +268,7 @@ def checkpoints_of_run(run: Path) -> list[Path]:
 
 
 @contextlib.contextmanager
-def pointing_to_a_whole_one(place: Place) -> Iterator[None]:
+def pointing_to_a_whole_one(place: Storage) -> Iterator[None]:
     """Lets the message on a damaged checkpoint name the newest whole one of the same run."""
     try:
         yield

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from ray.rllib.core.learner.learner_group import LearnerGroup
 
 from rllib_odac.checkpoints.manifest import REPLAY_DIRECTORY, check_file
-from rllib_odac.checkpoints.storage import Fingerprint, Place
+from rllib_odac.checkpoints.storage import Fingerprint, Storage
 from rllib_odac.learner import ODACTorchLearner
 from rllib_odac.replay.buffer import GoalReplay
 from rllib_odac.replay.episodes import GoalEpisode
@@ -29,7 +29,7 @@ def updates_saved(group: LearnerGroup) -> int:
     return _on_each(group, _updates_saved)[0]
 
 
-def save_shards(group: LearnerGroup, place: Place) -> dict[str, Fingerprint]:
+def save_shards(group: LearnerGroup, place: Storage) -> dict[str, Fingerprint]:
     """Lets each learner write its replay into a new directory, which all of them can reach.
 
     Returns:
@@ -54,7 +54,7 @@ def save_shards(group: LearnerGroup, place: Place) -> dict[str, Fingerprint]:
     return {f"{REPLAY_DIRECTORY}/{name}": fingerprint for name, fingerprint in shards.items()}
 
 
-def check_shards(group: LearnerGroup, place: Place, manifest: Mapping[str, Any]) -> None:
+def check_shards(group: LearnerGroup, place: Storage, manifest: Mapping[str, Any]) -> None:
     """Lets learners check the contents of the shards, each some of them.
 
     Raises:
@@ -69,7 +69,7 @@ def check_shards(group: LearnerGroup, place: Place, manifest: Mapping[str, Any])
     )
 
 
-def load_shards(group: LearnerGroup, place: Place, manifest: Mapping[str, Any]) -> int:
+def load_shards(group: LearnerGroup, place: Storage, manifest: Mapping[str, Any]) -> int:
     """Lets each learner load its shard, or its part of all if their number has changed.
 
     Without replay in the checkpoint, replays are emptied.
@@ -122,14 +122,14 @@ def _updates_saved(learner: ODACTorchLearner) -> int:
     return learner.num_updates
 
 
-def _save(learner: ODACTorchLearner, place: Place) -> tuple[str, Fingerprint]:
+def _save(learner: ODACTorchLearner, place: Storage) -> tuple[str, Fingerprint]:
     name = f"shard_{learner._learner_index:05d}.npz"
     return name, (place / name).write(learner.replay.write)
 
 
 def _check(
     learner: ODACTorchLearner,
-    place: Place,
+    place: Storage,
     shards: Mapping[str, Fingerprint],
     num_learners: int,
 ) -> None:
@@ -138,7 +138,7 @@ def _check(
 
 
 def _load(
-    learner: ODACTorchLearner, place: Place, names: Sequence[str], num_learners: int
+    learner: ODACTorchLearner, place: Storage, names: Sequence[str], num_learners: int
 ) -> tuple[int, int]:
     replay = learner.replay
     if len(names) == num_learners:
@@ -151,7 +151,7 @@ def _load(
 
 
 def _deal_out(
-    learner: ODACTorchLearner, place: Place, names: Sequence[str], num_learners: int
+    learner: ODACTorchLearner, place: Storage, names: Sequence[str], num_learners: int
 ) -> None:
     """Loads every so-many-th episode of all shards."""
     replay = learner.replay

@@ -1,10 +1,11 @@
-"""`Place`: files and directories on any of PyArrow's file systems, this machine's among them."""
+"""`Storage`: files and directories on any of PyArrow's file systems, this machine's among them."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import io
+import json
 import os
 import tempfile
 import uuid
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
+from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, copy_files
 
 CHUNK = 2**20  # bytes read at once
 
@@ -21,7 +22,7 @@ Fingerprint = dict[str, Any]  # "bytes" and "sha256" of a file
 
 
 @dataclass(frozen=True)
-class Place:
+class Storage:
     """A file or directory on a file system, which need not be this machine's.
 
     Attributes:
@@ -33,16 +34,18 @@ class Place:
     path: str
 
     @classmethod
-    def of(cls, path: str | os.PathLike[str] | None, filesystem: FileSystem | None = None) -> Place:
-        """The place of a path or URI; None is a new one in the directory for temporary files."""
+    def of(
+        cls, path: str | os.PathLike[str] | None, filesystem: FileSystem | None = None
+    ) -> Storage:
+        """The file or directory of a path or URI; None is a new one among the temporary files."""
         text = os.fspath(path or Path(tempfile.gettempdir()) / str(uuid.uuid4()))
         if filesystem is None:
             local = "://" not in text
             filesystem, text = FileSystem.from_uri(os.path.abspath(text) if local else text)
         return cls(filesystem, text)
 
-    def __truediv__(self, name: str) -> Place:
-        return Place(self.filesystem, f"{self.path.rstrip('/')}/{name}")
+    def __truediv__(self, name: str) -> Storage:
+        return Storage(self.filesystem, f"{self.path.rstrip('/')}/{name}")
 
     def __str__(self) -> str:
         return self.path
@@ -107,6 +110,38 @@ class Place:
                 digest = _Digest(file)
                 write(digest)
         return digest.fingerprint
+
+    def write_json(self, content: Any) -> None:
+        """Writes the file as JSON."""
+        self.write(lambda file: file.write((json.dumps(content, indent=2) + "\n").encode()))
+
+    def read_json(self) -> Any:
+        """What the JSON file holds; None if there is no such file."""
+        if self.size is None:
+            return None
+        with self.open() as file:
+            return json.loads(file.readall())
+
+    def upload(self, directory: str | os.PathLike[str]) -> None:
+        """Copies what is in a directory of this machine into this one, which is made."""
+        self.make_directory()
+        copy_files(
+            os.fspath(directory),
+            self.path,
+            source_filesystem=LocalFileSystem(),
+            destination_filesystem=self.filesystem,
+        )
+
+    def check_writable(self) -> None:
+        """Makes the directory, then writes a file into it and removes it.
+
+        Raises:
+            OSError: If that fails, or one of PyArrow's errors, which are ValueErrors.
+        """
+        self.make_directory()
+        attempt = self / f".written-{uuid.uuid4().hex}"
+        attempt.write(lambda file: None)
+        attempt.remove()
 
     def fingerprint(self) -> Fingerprint:
         """The fingerprint of the file as it is."""

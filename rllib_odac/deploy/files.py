@@ -21,7 +21,7 @@ from rllib_odac.deploy.spec import ACTION, INPUTS, BoxSpec, PolicySpec
 
 if TYPE_CHECKING:
     from rllib_odac.checkpoints.checkpointer import ResumableAlgorithm
-    from rllib_odac.checkpoints.storage import Place
+    from rllib_odac.checkpoints.storage import Storage
 
 DIRECTORY = "policy"
 ARRAYS = "policy.npz"
@@ -31,7 +31,7 @@ COMPONENTS = ("policy.", "observation_normalizer.", "goal_center", "goal_scale")
 NOT_NEEDED = "goal_scale_known"  # only says whether the scale is still to be found
 
 
-def write_policy(checkpoint: Place, algorithm: ResumableAlgorithm) -> None:
+def write_policy(checkpoint: Storage, algorithm: ResumableAlgorithm) -> None:
     """Writes the policy that the learners have now into a checkpoint's folder `policy/`."""
     directory = checkpoint / DIRECTORY
     directory.make_directory()

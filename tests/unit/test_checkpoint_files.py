@@ -26,23 +26,23 @@ from rllib_odac.checkpoints.manifest import (
     whole_or_absent,
     write_manifest,
 )
-from rllib_odac.checkpoints.storage import Place
+from rllib_odac.checkpoints.storage import Storage
 
 FILES = {"state.pkl": b"state" * 100, "learner/weights.pkl": b"w" * 3000, "replay/shard.npz": b"rr"}
 
 
 def write(path, env_steps=0, files=FILES, filesystem=None):
-    with whole_or_absent(Place.of(path, filesystem)) as target:
+    with whole_or_absent(Storage.of(path, filesystem)) as target:
         for name, content in files.items():
             file = target / name
-            Place(file.filesystem, os.path.dirname(file.path)).make_directory()
+            Storage(file.filesystem, os.path.dirname(file.path)).make_directory()
             file.write(lambda stream, content=content: stream.write(content))
         write_manifest(target, {"env_steps": env_steps}, {})
 
 
 def fail(path, error, filesystem=None):
     """Fails in the middle of writing."""
-    with whole_or_absent(Place.of(path, filesystem)) as target:
+    with whole_or_absent(Storage.of(path, filesystem)) as target:
         (target / "half.pkl").write(lambda stream: stream.write(b"half"))
         raise error
 
@@ -141,7 +141,7 @@ def test_a_kill_between_two_names_leaves_the_earlier_one_to_be_found(tmp_path):
     write(tmp_path / "c", env_steps=1)
     (tmp_path / "c").rename(tmp_path / "c.replaced")
     assert checked(tmp_path / "c")[1]["env_steps"] == 1
-    assert found(Place.of(tmp_path / "c")).path == str(tmp_path / "c.replaced")
+    assert found(Storage.of(tmp_path / "c")).path == str(tmp_path / "c.replaced")
     with pytest.raises(RuntimeError):
         fail(tmp_path / "c", RuntimeError)
     assert checked(tmp_path / "c")[1]["env_steps"] == 1
@@ -213,7 +213,7 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(tmp_path):
         time.sleep(rng.uniform(0.01, 0.06))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        manifest = check_checkpoint(found(Place.of(path)).path)
+        manifest = check_checkpoint(found(Storage.of(path)).path)
         seen.add(manifest["env_steps"])
     assert len(seen) > 2  # it did get on, however busy the machine
     write(path, env_steps=5)
