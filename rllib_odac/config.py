@@ -17,7 +17,8 @@ from ray.util import log_once
 from rllib_odac.agent.objectives import Objective, make_objective, objective_class
 from rllib_odac.envs import make_env
 from rllib_odac.envs.adapter import own_success_distance
-from rllib_odac.replay.relabelling import validate_exploration_goals, validate_relabelling
+from rllib_odac.replay.exploration_goals import validate_exploration_goals
+from rllib_odac.replay.relabelling import validate_relabelling
 from rllib_odac.settings import SETTINGS, Settings, check, find_setting, takes_settings
 
 if TYPE_CHECKING:

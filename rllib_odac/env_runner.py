@@ -32,7 +32,7 @@ from ray.rllib.utils.metrics import (
 
 from rllib_odac.envs import make_vector_env
 from rllib_odac.replay.episodes import COLUMNS, Array, GoalEpisode, OpenEpisodes
-from rllib_odac.replay.relabelling import ExplorationGoals, validate_exploration_goals
+from rllib_odac.replay.exploration_goals import ExplorationGoals, validate_exploration_goals
 
 TRAINING_SEEDS = 2**31  # training uses environment seeds below, held-out goals those from here on
 RUNNER_STATE = "goal_env_runner"

@@ -23,14 +23,22 @@ from torch import Tensor
 
 from rllib_odac.agent.actor_critic import ActorCritic
 from rllib_odac.agent.batch import Batch, make_batches
+from rllib_odac.agent.distributed import (
+    copy_from_first_learner,
+    mean_over_learners,
+    sum_over_learners,
+)
 from rllib_odac.agent.divergence import DivergenceGuard
+from rllib_odac.agent.networks import power_sums
 from rllib_odac.agent.precision import flushed_denormals, matmul_precision
 from rllib_odac.agent.update import Update, compute_metrics, compute_update
 from rllib_odac.metrics import quantiles
 from rllib_odac.replay.buffer import GoalReplay
 from rllib_odac.replay.episodes import GoalEpisode
-from rllib_odac.replay.relabelling import ExplorationGoals, validate_exploration_goals
-from rllib_odac.rl_module import ODACRLModule
+from rllib_odac.replay.exploration_goals import (
+    draw_exploration_goals,
+    validate_exploration_goals,
+)
 
 NUM_UPDATES_LIFETIME = "num_updates_lifetime"
 REPLAY_TRANSITIONS = "replay_transitions"
@@ -63,8 +71,7 @@ class ODACTorchLearner(TorchLearner):
                 backend=config.torch_compile_learner_dynamo_backend,
                 mode=config.torch_compile_learner_dynamo_mode,
             )
-        seed = config.seed if config.seed is not None else torch.seed() % 2**31
-        # Learners have to draw different batches and noise.
+        seed = torch.seed() % 2**31 if config.seed is None else config.seed
         self._base_seed = seed + SEED_STRIDE * self._learner_index
         auxiliary = self.objective.auxiliary
         self.replay = GoalReplay(
@@ -80,24 +87,16 @@ class ODACTorchLearner(TorchLearner):
         )
         self._noise = torch.Generator(device=self._device)
         self._noise.manual_seed(self._base_seed + 1)
-        self._num_updates = 0
+        self.num_updates = 0  # since the beginning of the run, skipped ones included
         self.num_transitions = 0  # taken in by this learner
-        self._guard = DivergenceGuard(
-            networks,
-            skips=config.on_divergence == "skip",
-            reads_at_once=self._device.type == "cpu",
-        )
+        is_cpu = self._device.type == "cpu"
+        self._guard = DivergenceGuard(networks, config.on_divergence == "skip", is_cpu)
 
     @property
     def networks(self) -> ActorCritic:
         """The networks being trained."""
-        module: ODACRLModule = self.module[DEFAULT_MODULE_ID]
-        return module.networks
-
-    @property
-    def num_updates(self) -> int:
-        """Updates made since the beginning of the run, skipped ones included."""
-        return self._num_updates
+        networks: ActorCritic = self.module[DEFAULT_MODULE_ID].networks
+        return networks
 
     @override(TorchLearner)
     def configure_optimizers_for_module(
@@ -118,8 +117,7 @@ class ODACTorchLearner(TorchLearner):
         # DDP averages gradients from within a module's forward pass. Ours are averaged by one
         # all-reduce in `compute_gradients`; what DDP would do besides is to make learners alike.
         if self.distributed:
-            for parameter in self.networks.parameters():
-                torch.distributed.broadcast(parameter.detach(), src=0)
+            copy_from_first_learner(self.networks.parameters())
 
     # Updating -------------------------------------------------------------------------------------
 
@@ -156,17 +154,17 @@ class ODACTorchLearner(TorchLearner):
         if num_updates and not self.networks.goal_scale_known:
             self._set_goal_units()
         batch_size = self.config.train_batch_size_per_learner
-        last = self._num_updates + num_updates
-        while self._num_updates < last:
-            count = min(UPDATES_PER_DRAW, last - self._num_updates)
+        last = self.num_updates + num_updates
+        while self.num_updates < last:
+            count = min(UPDATES_PER_DRAW, last - self.num_updates)
             draw = self.replay.sample(count * batch_size)
             for batch in make_batches(self.networks, draw, batch_size, self._noise):
-                self._num_updates += 1
+                self.num_updates += 1
                 update = self._step(batch)
             self._guard.read()
         if num_updates:
             self._log_update(batch, update)
-            self._guard.check_parameters(self._num_updates)
+            self._guard.check_parameters(self.num_updates)
         self.after_gradient_based_update(timesteps=timesteps or {})
         self._log_counts()
         return self.metrics.reduce()
@@ -189,7 +187,7 @@ class ODACTorchLearner(TorchLearner):
         self, *, module_id: str, config: AlgorithmConfig, batch: Batch, fwd_out: Update
     ) -> Tensor:
         """The sum of the losses of an update, checked to be finite."""
-        return self._guard.watch(self._num_updates, fwd_out, batch)
+        return self._guard.watch(self.num_updates, fwd_out, batch)
 
     # RLlib regroups all gradients by optimizer twice an update; without clipping there is no need.
 
@@ -201,7 +199,7 @@ class ODACTorchLearner(TorchLearner):
             parameter.grad = None
         loss_per_module[DEFAULT_MODULE_ID].backward()  # type: ignore[no-untyped-call]
         gradients = {name: parameter.grad for name, parameter in self._params.items()}
-        return _mean_over_learners(gradients) if self.distributed else gradients
+        return mean_over_learners(gradients) if self.distributed else gradients
 
     @override(Learner)
     def postprocess_gradients(self, gradients_dict: dict[Any, Tensor]) -> dict[Any, Tensor]:
@@ -226,12 +224,12 @@ class ODACTorchLearner(TorchLearner):
         summed = {"total_loss": update.total_loss, "kl_weight": update.predictions.kl_weight}
         tensors = update.losses | summed | quantities | quantiles(quantities)
         values = {name: float(value.detach().double().mean()) for name, value in tensors.items()}
-        values = self._guard.finite(self._num_updates, values)
+        values = self._guard.finite(self.num_updates, values)
         self.metrics.log_dict(values, key=DEFAULT_MODULE_ID, window=1)
 
     def _log_counts(self) -> None:
         counts = {
-            NUM_UPDATES_LIFETIME: self._num_updates,
+            NUM_UPDATES_LIFETIME: self.num_updates,
             REPLAY_TRANSITIONS: len(self.replay),
             "replay_episodes": self.replay.num_episodes,
         }
@@ -260,17 +258,12 @@ class ODACTorchLearner(TorchLearner):
     def add_episodes(self, episodes: Iterable[GoalEpisode]) -> None:
         """Stores episodes in the replay shard and takes them into the input statistics."""
         normalizer = self.networks.observation_normalizer
-        statistics = torch.zeros(2, len(normalizer.mean) + 1, dtype=torch.float64)
+        moments = torch.zeros(3, len(normalizer.mean), dtype=torch.float64)
         for episode in episodes:
             self.replay.add(episode)
             self.num_transitions += len(episode)
-            rows = torch.from_numpy(episode.observation.astype(np.float64))
-            statistics[0, 0] += len(rows)
-            statistics[0, 1:] += rows.sum(0)
-            statistics[1, 1:] += rows.square().sum(0)
-        statistics = self._sum_over_learners(statistics)
-        if statistics[0, 0] > 0:
-            normalizer.merge(statistics[0, 0], statistics[0, 1:], statistics[1, 1:])
+            moments += power_sums(torch.from_numpy(episode.observation))
+        normalizer.merge(self._sum_over_learners(moments))
 
     def draw_exploration_goals(self, count: int) -> np.ndarray | None:
         """Achieved goals (N, G) for coming episodes, in the mixture that the config asks for.
@@ -278,17 +271,9 @@ class ODACTorchLearner(TorchLearner):
         None if it asks for none, or as long as the replay is empty.
         """
         mixture = validate_exploration_goals(self.config.exploration_goals)
-        achieved = mixture.get(ExplorationGoals.ACHIEVED, 0.0)
-        rare = mixture.get(ExplorationGoals.RARE, 0.0)
-        if achieved + rare == 0 or len(self.replay) == 0:
-            return None
-        num_rare = round(count * rare / (achieved + rare))
         measured = self.config.environment_facts["measured"]
-        goals = [
-            self.replay.sample_achieved(count - num_rare),
-            self.replay.sample_achieved(num_rare, rare=True, measured=measured),
-        ]
-        return torch.cat(goals).cpu().numpy()
+        goals = draw_exploration_goals(self.replay, mixture, count, measured)
+        return None if goals is None else goals.cpu().numpy()
 
     def _set_goal_units(self) -> None:
         """Fixes the unit of goals, once, since a value in nats depends on the density's unit.
@@ -297,11 +282,8 @@ class ODACTorchLearner(TorchLearner):
         in the direction in which they spread most.
         """
         first_goals = [episode.desired_goal[0] for episode in self.replay.episodes()]
-        goals = torch.from_numpy(np.stack(first_goals)).double()
-        statistics = torch.stack(
-            [torch.full_like(goals[0], len(goals)), goals.sum(0), goals.square().sum(0)]
-        )
-        count, total, squares = self._sum_over_learners(statistics)
+        moments = power_sums(torch.from_numpy(np.stack(first_goals)))
+        count, total, squares = self._sum_over_learners(moments)
         center = total / count
         scale = self.config.goal_scale
         if scale == "auto":
@@ -317,10 +299,7 @@ class ODACTorchLearner(TorchLearner):
         self.networks.set_goal_units(center, scale)
 
     def _sum_over_learners(self, values: Tensor) -> Tensor:
-        if self.distributed:
-            values = values.to(self._device)
-            torch.distributed.all_reduce(values)
-        return values.cpu()
+        return sum_over_learners(values, self._device) if self.distributed else values
 
     # State ----------------------------------------------------------------------------------------
 
@@ -339,7 +318,7 @@ class ODACTorchLearner(TorchLearner):
         state = super().get_state(components, **kwargs)
         if self._check_component(LEARNER_STATE, components, kwargs.get("not_components")):
             state[LEARNER_STATE] = {
-                "num_updates": self._num_updates,
+                "num_updates": self.num_updates,
                 "noise": self._noise.get_state().numpy(),
                 "device": self._device.type,
             }
@@ -352,19 +331,10 @@ class ODACTorchLearner(TorchLearner):
             self._weights_seq_no = 0
         super().set_state(state)
         if LEARNER_STATE in state:
-            self._num_updates = state[LEARNER_STATE]["num_updates"]
+            self.num_updates = state[LEARNER_STATE]["num_updates"]
             # RLlib saves one learner for all, whose noise the others must not share. Random states
             # are not portable between types of devices.
             if self._learner_index == 0 and state[LEARNER_STATE]["device"] == self._device.type:
                 self._noise.set_state(torch.from_numpy(state[LEARNER_STATE]["noise"].copy()))
             else:
-                self._noise.manual_seed(self._base_seed + self._num_updates)
-
-
-def _mean_over_learners(gradients: dict[Any, Tensor]) -> dict[Any, Tensor]:
-    """Gradients averaged by one all-reduce of all of them."""
-    flat = torch.cat([gradient.flatten() for gradient in gradients.values()])
-    torch.distributed.all_reduce(flat.div_(torch.distributed.get_world_size()))
-    parts = torch.split(flat, [gradient.numel() for gradient in gradients.values()])
-    named = zip(gradients.items(), parts, strict=True)
-    return {name: part.view_as(gradient) for (name, gradient), part in named}
+                self._noise.manual_seed(self._base_seed + self.num_updates)

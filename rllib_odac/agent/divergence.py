@@ -1,16 +1,16 @@
-"""`DivergenceGuard`: no update goes on from numbers that are not finite, and none is silent.
+"""`DivergenceGuard`: training stops, or skips the update, where numbers are not finite.
 
-It reads one number an update: the summed loss. A gradient or parameter that goes bad while the loss
+It reads one number an update, the summed loss. A gradient or parameter that goes bad while the loss
 is finite makes the next loss bad, and the last update of a call is followed by one look at all
-parameters. Where updates are to be skipped instead, the optimizer itself is told so by a number
-that stays on its device, as for automatic mixed precision: nobody waits for it.
+parameters. Where updates are to be skipped, the optimizer is told so by a tensor on its own device,
+as for automatic mixed precision, so that the host does not wait for a GPU.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -75,13 +75,11 @@ class DivergenceGuard:
                 what went bad, the update and what its batch was like.
         """
         unread, self._unread = self._unread, []
-        if len(unread) > 1:  # one wait for the device, not one for each
-            bad = torch.stack([each.total for each in unread]).isfinite().logical_not()
-            first = int(bad.int().argmax()) if bad.any() else None
-        else:
-            first = next((i for i, u in enumerate(unread) if not math.isfinite(u.total)), None)
-        if first is not None:
-            self._report(unread[first])
+        totals = torch.stack([each.total for each in unread]).tolist() if unread else []
+        for watched, total in zip(unread, totals, strict=True):
+            if not math.isfinite(total):
+                self._report(self._description(watched))
+                return
 
     def finite(self, number: int, values: Mapping[str, float]) -> dict[str, float]:
         """Those of the values of an update that are finite, all of them if none is skipped.
@@ -98,7 +96,7 @@ class DivergenceGuard:
         return {name: value for name, value in values.items() if math.isfinite(value)}
 
     def found_inf(self) -> Tensor | None:
-        """1.0 if a gradient is not finite, which a fused optimizer takes as order to do nothing."""
+        """1.0 if a gradient is not finite, at which a fused optimizer leaves all as it is."""
         if not self._skips:
             return None
         gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
@@ -110,8 +108,8 @@ class DivergenceGuard:
         """Updates skipped since the last time."""
         skipped = 0 if self._skipped is None else int(self._skipped)
         self._skipped = None
-        if skipped and not self._warned:
-            self._report(None)
+        if skipped:
+            self._report("an update's gradient is not finite")
         return skipped
 
     @torch.no_grad()
@@ -124,54 +122,56 @@ class DivergenceGuard:
         """
         if math.isfinite(get_total_norm(list(self._parameters.values()), foreach=True)):
             return
-        culprit = self._bad_gradient() if not self._skips else None
-        culprit = culprit or self._bad_parameter()
-        if culprit is not None:  # else the norm itself was too large a number
+        culprit = self._culprit(gradients=not self._skips)
+        if culprit is not None:  # else only the norm itself is too large a number
             raise FloatingPointError(
                 f"Training diverged: {culprit} is not finite, update {number}."
             )
 
-    def _report(self, watched: _Watched | None) -> None:
-        if watched is None:
-            text = "an update's gradient is not finite"
-        else:
-            update = watched.update
-            losses = [(n, float(v.detach())) for n, v in update.losses.items()]
-            bad = (each for each in losses if not math.isfinite(each[1]))
-            name, loss = next(bad, ("total_loss", float(watched.total)))
-            text = f"the loss '{name}' is {loss} at update {watched.number}"
-            # Gradients of the update before are still there where the loss is read at once.
-            cause = self._bad_gradient() if self._reads_at_once else None
-            cause = cause or self._bad_parameter()
-            if cause is not None:
-                text += f" because {cause} is not finite"
-            quantities = {
-                "target": update.target,
-                "reward": update.backup.reward,
-                "discount": update.backup.discount,
-                "q_values": update.predictions.q_values,
-                "log_prob_next": update.predictions.log_prob_next,
-                "goal": watched.batch.transitions.goal,
-            }
-            described = (f"{name} {_range(values)}" for name, values in quantities.items())
-            text += f"; its batch has {', '.join(described)}"
+    def _report(self, text: str) -> None:
         if not self._skips:
             raise FloatingPointError(f"Training diverged: {text}.")
         if not self._warned:
             logger.warning("Such updates are skipped and counted from here on: %s.", text)
             self._warned = True
 
-    def _bad_gradient(self) -> str | None:
-        for name, parameter in self._parameters.items():
-            if parameter.grad is not None and not parameter.grad.isfinite().all():
-                return f"the gradient of '{name}' before it"
-        return None
+    def _description(self, watched: _Watched) -> str:
+        update = watched.update
+        name, loss = "total_loss", float(watched.total)
+        losses = {each: float(tensor.detach()) for each, tensor in update.losses.items()}
+        for each, value in losses.items():
+            if not math.isfinite(value):
+                name, loss = each, value
+                break
+        text = f"the loss '{name}' is {loss} at update {watched.number}"
+        # Gradients of the update before are still there where the loss is read at once.
+        culprit = self._culprit(gradients=self._reads_at_once)
+        if culprit is not None:
+            text += f" because {culprit} is not finite"
+        quantities = {
+            "target": update.target,
+            "reward": update.backup.reward,
+            "discount": update.backup.discount,
+            "q_values": update.predictions.q_values,
+            "log_prob_next": update.predictions.log_prob_next,
+            "goal": watched.batch.transitions.goal,
+        }
+        described = (f"{name} {_range(values)}" for name, values in quantities.items())
+        return f"{text}; its batch has {', '.join(described)}"
 
-    def _bad_parameter(self) -> str | None:
-        for name, parameter in self._parameters.items():
-            if not parameter.isfinite().all():
-                return f"the parameter '{name}'"
-        return None
+    def _culprit(self, gradients: bool) -> str | None:
+        """The first gradient, if asked for, or parameter that is not finite, in words."""
+        if gradients:
+            bad = _first_bad((name, p.grad) for name, p in self._parameters.items())
+            if bad is not None:
+                return f"the gradient of '{bad}' before it"
+        bad = _first_bad(self._parameters.items())
+        return None if bad is None else f"the parameter '{bad}'"
+
+
+def _first_bad(named: Iterable[tuple[str, Tensor | None]]) -> str | None:
+    bad = (name for name, value in named if value is not None and not value.isfinite().all())
+    return next(bad, None)
 
 
 def _range(values: Tensor) -> str:

@@ -266,16 +266,16 @@ class RunningNormalizer(nn.Module):
 
     def update(self, values: Tensor) -> None:
         """Takes in (N, dim) new vectors."""
-        values = values.double()
-        self.merge(
-            torch.tensor(len(values), dtype=torch.float64), values.sum(0), values.square().sum(0)
-        )
+        self.merge(power_sums(values))
 
-    def merge(self, count: Tensor, total: Tensor, squares: Tensor) -> None:
-        """Takes in vectors by their count, sum and sum of squares."""
-        self.count += count.to(self.count)
-        self.total += total.to(self.total)
-        self.squares += squares.to(self.squares)
+    def merge(self, sums: Tensor) -> None:
+        """Takes in new vectors by their `power_sums`."""
+        count, total, squares = sums.to(self.total)
+        if count[0] == 0:
+            return
+        self.count += count[0]
+        self.total += total
+        self.squares += squares
         mean = self.total / self.count
         variance = (self.squares / self.count - mean.square()).clamp_min(0)
         self.mean.copy_(mean)
@@ -311,3 +311,10 @@ def policy_inputs(
     return torch.cat(
         [normalizer(observation), place.clamp(-clip, clip), way.clamp(-clip, clip)], dim=-1
     )
+
+
+def power_sums(values: Tensor) -> Tensor:
+    """(3, dim) number, sum and sum of squares of (N, dim) vectors, in double precision."""
+    values = values.double()
+    count = values.new_full(values.shape[1:], len(values))
+    return torch.stack([count, values.sum(0), values.square().sum(0)])

@@ -37,7 +37,6 @@ class Predictions(NamedTuple):
         policy_kl: (B,) one-sample KL(π‖p) at s.
         kl_weight: () constant.
         log_prob_next: (B,) log p_ψ(φ(s') | s, a) of what was reached.
-        log_prob_goal: (B,) log p_ψ(g | s, a), constant.
         log_scale: (B, G) log b of p_ψ, constant.
         next_value: (B,) V̂(s', g) of the target networks, within the objective's bounds, constant.
     """
@@ -47,7 +46,6 @@ class Predictions(NamedTuple):
     policy_kl: Tensor
     kl_weight: Tensor
     log_prob_next: Tensor
-    log_prob_goal: Tensor
     log_scale: Tensor
     next_value: Tensor
 
@@ -137,14 +135,7 @@ def compute_update(networks: ActorCritic, objective: Objective, batch: Batch) ->
     if objective.auxiliary is not None and auxiliary is not None:
         losses[f"{objective.auxiliary.name}_loss"] = auxiliary.loss
     predictions = Predictions(
-        q_values,
-        policy_q,
-        policy_kl,
-        kl_weight,
-        log_prob_next,
-        log_prob_goal,
-        log_scale.detach(),
-        next_value,
+        q_values, policy_q, policy_kl, kl_weight, log_prob_next, log_scale.detach(), next_value
     )
     return Update(losses, target, backup, predictions)
 

@@ -9,23 +9,18 @@ never a Python loop.
 from __future__ import annotations
 
 import math
-import os
 from collections import deque
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rllib_odac.replay.episodes import GoalEpisode
+from rllib_odac.replay.episodes import Array, GoalEpisode
 from rllib_odac.replay.file import read_arrays, write_arrays
 from rllib_odac.replay.relabelling import RelabelStrategy, validate_relabelling
 from rllib_odac.replay.transitions import Transitions
-
-RARITY_SAMPLE = 512  # states among which the rare ones are found,
-RARITY_NEIGHBOURS = 10  # by the distance to this neighbour
 
 
 class GoalReplay:
@@ -60,12 +55,13 @@ class GoalReplay:
         auxiliary_goal: RelabelStrategy | None = None,
         discount: float = 0.95,
     ) -> None:
-        for name, size in [
-            ("capacity", capacity),
-            ("observation_dim", observation_dim),
-            ("goal_dim", goal_dim),
-            ("action_dim", action_dim),
-        ]:
+        sizes = {
+            "capacity": capacity,
+            "observation_dim": observation_dim,
+            "goal_dim": goal_dim,
+            "action_dim": action_dim,
+        }
+        for name, size in sizes.items():
             if size < 1:
                 raise ValueError(f"{name} is {size}, but must be at least 1.")
         self.capacity = int(capacity)
@@ -92,19 +88,18 @@ class GoalReplay:
         self._columns = dict(
             zip(widths, torch.split(self._states, list(widths.values()), dim=-1), strict=True)
         )
-        # Of each transition: its own row, and its episode's first and last row, as counts since
-        # the beginning of time, which no wrap of the ring makes ambiguous.
+        # Of each transition: its own row, and its episode's first and last row. Rows are counted
+        # without end; a row's place in the ring is its number modulo the capacity.
         self._row = column(dtype=torch.int64)
         self._first = column(dtype=torch.int64)
         self._last = column(dtype=torch.int64)
         self._terminated = column(dtype=torch.bool)
 
         self._episodes: deque[tuple[int, bool]] = deque()  # (steps, terminated), oldest first
-        self._head = 0  # where the next state goes, counted since the beginning of time
-        self._next_entry = 0  # the same for the next transition
+        self._head = 0  # row of the next state
+        self._next_entry = 0  # number of the next transition, counted in the same way
         self._num_states = 0
         self._num_transitions = 0
-        self._transitions_added = 0
         self._thresholds = torch.tensor(
             [self.relabel.get(strategy, 0.0) for strategy in RelabelStrategy],
             dtype=torch.float64,
@@ -130,11 +125,6 @@ class GoalReplay:
         """D, G and A."""
         dims = {name: values.shape[1] for name, values in self._columns.items()}
         return dims["observation"], dims["achieved_goal"], dims["actions"]
-
-    @property
-    def transitions_added(self) -> int:
-        """Number of transitions ever added, evicted ones included."""
-        return self._transitions_added
 
     def add(self, episode: GoalEpisode) -> None:
         """Appends an episode and evicts the oldest ones as far as room is needed.
@@ -183,7 +173,6 @@ class GoalReplay:
         self._num_states += steps + 1
         self._next_entry += steps
         self._num_transitions += steps
-        self._transitions_added += steps
 
     def sample(self, batch_size: int) -> Transitions:
         """Draws transitions uniformly, with replacement, and a goal for each.
@@ -266,42 +255,16 @@ class GoalReplay:
             (rows, count), generator=self.generator, dtype=torch.float64, device=self.device
         )
 
-    def sample_achieved(
-        self, count: int, rare: bool = False, measured: slice = slice(None)
-    ) -> Tensor:
-        """Draws goals that were achieved, uniformly over states or skewed towards the rare ones.
-
-        A state is the likelier to be drawn as rare the farther away its tenth nearest neighbour
-        among some others: by its density to the power −1/G, a tame form of Skew-Fit (Pong et al.
-        2020) that needs no density model.
-
-        Args:
-            count: N.
-            rare: Whether to prefer rare ones.
-            measured: Coordinates of a goal that rarity is judged by. Where a goal names a hand and
-                an object, the object's: a hand is everywhere soon, an object has to be moved.
-
-        Returns:
-            (N, G) goals.
+    def sample_achieved(self, count: int) -> Tensor:
+        """Draws (N, G) goals that were achieved, uniformly over states that a step has reached.
 
         Raises:
             ValueError: If the buffer is empty.
         """
         if self._num_transitions == 0:
             raise ValueError("The replay is empty: add an episode before sampling.")
-        rare = rare and count > 0
-        drawn = max(count, RARITY_SAMPLE) if rare else count
-        fraction = self._random(1, drawn)[0]
-        rows = self._row[self._draw_entry(fraction)] + 1  # any state that was reached by a step
-        goals = self._achieved(rows)
-        if not rare:
-            return goals
-        places = goals[:, measured]
-        rarity = torch.cdist(places, places).kthvalue(RARITY_NEIGHBOURS + 1).values  # itself is one
-        if not rarity.sum() > 0:  # all in one place
-            rarity = torch.ones_like(rarity)
-        picked = torch.multinomial(rarity, count, replacement=True, generator=self.generator)
-        return goals[picked]
+        fraction = self._random(1, count)[0]
+        return self._achieved(self._row[self._draw_entry(fraction)] + 1)
 
     def _gather(self, slot: Tensor) -> tuple[Tensor, ...]:
         states = self._states.index_select(0, slot)
@@ -312,56 +275,26 @@ class GoalReplay:
         return (oldest + (fraction * self._num_transitions).long()) % self.capacity
 
     def clear(self) -> None:
-        """Forgets every episode; counts of what was ever added and the random state stay."""
+        """Forgets every episode; the random state stays."""
         self._episodes.clear()
         self._head = self._next_entry = self._num_states = self._num_transitions = 0
 
-    def _in_order(self) -> Tensor:
-        """Slots of the states held, oldest first."""
+    def _columns_in_order(self) -> dict[str, Array]:
+        """Copies of the states held, oldest first."""
         rows = torch.arange(self._head - self._num_states, self._head, device=self.device)
-        return rows % self.capacity
+        slots = rows % self.capacity
+        return {name: values[slots].cpu().numpy() for name, values in self._columns.items()}
 
     def episodes(self) -> list[GoalEpisode]:
         """Copies of the episodes held, oldest first."""
-        slots = self._in_order()
-        columns = {name: values[slots].cpu().numpy() for name, values in self._columns.items()}
-        episodes, start = [], 0
-        for steps, terminated in self._episodes:
-            rows = {name: values[start : start + steps + 1] for name, values in columns.items()}
-            rows["actions"] = rows["actions"][:-1]
-            episodes.append(GoalEpisode(**rows, terminated=terminated))
-            start += steps + 1
-        return episodes
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes episodes and random state to one array file, whole or not at all; see `write`."""
-        path = Path(path)
-        partial = path.with_name(path.name + ".partial")
-        with open(partial, "wb") as file:
-            self.write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-
-    def load(self, path: str | os.PathLike[str]) -> None:
-        """Replaces the contents and the random state by those of a file; see `read`."""
-        with open(path, "rb") as file:
-            self.read(file, str(path))
+        return list(_cut(self._columns_in_order(), self._episodes))
 
     def write(self, stream: Any) -> None:
-        """Writes episodes and random state to a binary stream, from front to back.
-
-        The format is that of `replay_file`.
-        """
-        slots = self._in_order()
-        header = {
-            "transitions_added": self._transitions_added,
-            "generator_device": self.device.type,
-        }
-        arrays = {name: values[slots].cpu().numpy() for name, values in self._columns.items()}
+        """Writes episodes and random state to a binary stream, front to back, as a `file`."""
+        arrays = self._columns_in_order()
         arrays["episodes"] = np.array(self._episodes, dtype=np.int64).reshape(-1, 2)
         arrays["generator"] = self.generator.get_state().numpy()
-        write_arrays(stream, header, arrays)
+        write_arrays(stream, {"generator_device": self.device.type}, arrays)
 
     def read(self, stream: Any, name: str) -> None:
         """Replaces the contents and the random state by what `write` wrote.
@@ -384,12 +317,20 @@ class GoalReplay:
                     f"but this environment has size {values.shape[1]}."
                 )
         self.clear()
-        start = 0
-        for steps, terminated in arrays["episodes"].tolist():
-            rows = {column: arrays[column][start : start + steps + 1] for column in self._columns}
-            rows["actions"] = rows["actions"][:-1]
-            self.add(GoalEpisode(**rows, terminated=bool(terminated)))
-            start += steps + 1
-        self._transitions_added = header["transitions_added"]
+        columns = {column: arrays[column] for column in self._columns}
+        for episode in _cut(columns, arrays["episodes"].tolist()):
+            self.add(episode)
         if header["generator_device"] == self.device.type:
             self.generator.set_state(torch.from_numpy(arrays["generator"].copy()))
+
+
+def _cut(
+    columns: Mapping[str, Array], episodes: Iterable[tuple[int, bool]]
+) -> Iterator[GoalEpisode]:
+    """Episodes from the rows of all their states, by their steps and whether they terminated."""
+    start = 0
+    for steps, terminated in episodes:
+        rows = {name: values[start : start + steps + 1] for name, values in columns.items()}
+        rows["actions"] = rows["actions"][:-1]
+        yield GoalEpisode(**rows, terminated=bool(terminated))
+        start += steps + 1

@@ -84,7 +84,7 @@ def of_learner(learner):
         state={name: value.numpy().copy() for name, value in state.items()},
         episodes=[episode.observation for episode in learner.replay.episodes()],
         noise=learner._noise.get_state().numpy().copy(),
-        updates=learner._num_updates,
+        updates=learner.num_updates,
     )
 
 

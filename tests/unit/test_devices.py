@@ -15,6 +15,7 @@ from rllib_odac.replay.buffer import GoalReplay
 from rllib_odac.replay.episodes import GoalEpisode
 from tests.conftest import DEVICES
 from tests.made_up import episode, make_learner
+from tests.unit.test_replay import load, save
 
 RELABEL = {"future": 0.8, "own": 0.2}
 
@@ -55,8 +56,8 @@ def test_samples_on_a_device_keep_their_episode_and_are_distributed_as_on_the_cp
 @pytest.mark.parametrize("target", DEVICES)
 def test_a_replay_saved_on_one_device_loads_on_another(source, target, tmp_path):
     saved, loaded = filled_replay(source), GoalReplay(1000, 2, 2, 1, RELABEL, device=target)
-    saved.save(tmp_path / "replay.npz")
-    loaded.load(tmp_path / "replay.npz")
+    save(saved, tmp_path / "replay.npz")
+    load(loaded, tmp_path / "replay.npz")
     for before, after in zip(saved.episodes(), loaded.episodes(), strict=True):
         np.testing.assert_array_equal(before.achieved_goal, after.achieved_goal)
         np.testing.assert_array_equal(before.desired_goal, after.desired_goal)

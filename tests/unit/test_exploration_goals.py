@@ -12,7 +12,7 @@ import torch
 from rllib_odac.env_runner import TRAINING_SEEDS, GoalEnvRunner, _success
 from rllib_odac.replay.buffer import GoalReplay
 from rllib_odac.replay.episodes import GoalEpisode
-from rllib_odac.replay.relabelling import validate_exploration_goals
+from rllib_odac.replay.exploration_goals import sample_rare, validate_exploration_goals
 from tests.conftest import small_config
 from tests.unit.test_env_runner import make_runner
 
@@ -127,22 +127,20 @@ def test_rare_goals_are_drawn_more_often():
     replay = make_replay(rng.permutation(np.concatenate([common, rare])))
     share = lambda goals: float((goals.norm(dim=-1) > 0.2).double().mean())  # noqa: E731
     assert share(replay.sample_achieved(2000)) == pytest.approx(0.05, abs=0.02)
-    assert share(replay.sample_achieved(2000, rare=True)) > 0.7
+    assert share(sample_rare(replay, 2000)) > 0.7
 
 
 def test_rare_is_what_has_to_be_moved():
     hand = np.linspace(0, 100, 400)  # everywhere
     thing = np.where(np.arange(400) < 20, 5.0, 0.0) + np.random.default_rng(0).normal(0, 0.1, 400)
     replay = make_replay(np.stack([hand, thing], axis=-1))
-    drawn = replay.sample_achieved(400, rare=True, measured=slice(1, 2))
+    drawn = sample_rare(replay, 400, measured=slice(1, 2))
     assert (drawn[:, 1] > 2).float().mean() > 0.25
-    assert (replay.sample_achieved(400, rare=True)[:, 1] > 2).float().mean() < 0.25
+    assert (sample_rare(replay, 400)[:, 1] > 2).float().mean() < 0.25
 
 
 def test_rare_goals_where_nothing_has_moved():
-    assert torch.equal(
-        make_replay(np.ones((30, 2))).sample_achieved(5, rare=True), torch.ones(5, 2)
-    )
+    assert torch.equal(sample_rare(make_replay(np.ones((30, 2))), 5), torch.ones(5, 2))
 
 
 def test_a_mixture_that_makes_no_sense_is_refused():
@@ -168,6 +166,6 @@ def test_environments_that_report_success_as_numbers_or_not_at_all():
 
 def test_any_mixture_can_be_drawn():
     replay = make_replay(np.random.default_rng(0).normal(size=(700, 2)))
-    assert replay.sample_achieved(0, rare=True).shape == (0, 2)
+    assert sample_rare(replay, 0).shape == (0, 2)
     assert replay.sample_achieved(0).shape == (0, 2)
-    assert replay.sample_achieved(600, rare=True).shape == (600, 2)
+    assert sample_rare(replay, 600).shape == (600, 2)
