@@ -10,7 +10,7 @@ import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from rllib_odac.declarations import (
     COUNT,
@@ -72,9 +72,7 @@ class ObjectiveSettings:
     """
 
     objective: str | type[Any] = setting("odac", OBJECTIVE, "method to train with")
-    objective_settings: dict[str, Any] = setting(
-        {}, MAPPING, "further keyword arguments of the objective's class"
-    )
+    objective_settings: dict[str, Any] = setting({}, MAPPING, "arguments of the objective's class")
     prior_discount: float = setting(
         0.95, FRACTION, "p0, prior probability of going on; γ of other methods", mutable=True
     )
@@ -126,32 +124,18 @@ class UpdateSettings:
     hidden: tuple[int, ...] = setting(
         (256, 256), WIDTHS, "widths of the hidden layers of every network", network=True
     )
-    num_critics: int = setting(
-        2, COUNT, "critics in the ensemble, whose minimum is used", network=True
-    )
-    critic_layer_norm: bool = setting(
-        False, SWITCH, "normalise the critics' hidden layers", network=True
-    )
+    num_critics: int = setting(2, COUNT, "critics, whose minimum is used", network=True)
+    critic_layer_norm: bool = setting(False, SWITCH, "LayerNorm in the critics", network=True)
     lr: Any = setting(1e-3, RATE, "learning rate of Adam, for every network", mutable=True)
-    grad_clip: float | None = setting(
-        None, POSITIVE.or_none(), "largest norm of the gradient, over all networks together"
-    )
-    tau: float = setting(
-        0.05, POSITIVE_SHARE, "step of the target networks towards the critics", mutable=True
-    )
-    train_batch_size_per_learner: int = setting(
-        256, COUNT, "batch of each update", "transitions", mutable=True
-    )
+    grad_clip: float | None = setting(None, POSITIVE.or_none(), "limit on all gradients' norm")
+    tau: float = setting(0.05, POSITIVE_SHARE, "Polyak step of target networks", mutable=True)
+    train_batch_size_per_learner: int = setting(256, COUNT, "transitions an update", mutable=True)
     updates_per_env_step: float = setting(0.5, NON_NEGATIVE, "updates for each environment step")
     num_steps_before_learning: int = setting(
         500, COUNT_FROM_0, "environment steps before the first update", "steps"
     )
-    on_divergence: str = setting(
-        "stop", one_of("stop", "skip"), "what to do at an update that is not finite"
-    )
-    asynchronous: bool | str = setting(
-        "auto", SWITCH.or_auto(), "whether sampling and learning overlap"
-    )
+    on_divergence: str = setting("stop", one_of("stop", "skip"), "at an update that is not finite")
+    asynchronous: bool | str = setting("auto", SWITCH.or_auto(), "overlap sampling and learning")
     max_weight_lag: int = setting(
         200, COUNT_FROM_0, "how far asynchronous sampling may be ahead of learning", "updates"
     )
@@ -289,24 +273,19 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
 def takes_settings(method: _Method) -> _Method:
-    """Gives `training(**settings)` a signature and docstring that name every setting."""
+    """Gives `training(self, **settings)` a signature and docstring that name every setting."""
     types = get_type_hints(Settings)
-    parameters = [
-        inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD),
-        *(
-            inspect.Parameter(
-                name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=declared.default,
-                annotation=types[name],
-            )
-            for name, declared in SETTINGS.items()
-        ),
-        inspect.Parameter("rllib", inspect.Parameter.VAR_KEYWORD, annotation=Any),
+    signature = inspect.signature(method, eval_str=True)
+    own, others = signature.parameters.values()
+    named = [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=types[name]
+        )
+        for name, one in SETTINGS.items()
     ]
-    vars(method)["__signature__"] = inspect.Signature(parameters, return_annotation=Self)
-    arguments = "\n".join([*listed(SETTINGS), "    **rllib: Others of RLlib's own `training()`."])
-    method.__doc__ = f"{inspect.cleandoc(method.__doc__ or '')}\n\nArgs:\n{arguments}\n"
+    vars(method)["__signature__"] = signature.replace(parameters=[own, *named, others])
+    arguments = [*listed(SETTINGS), f"    **{others.name}: More of RLlib's own `training()`."]
+    method.__doc__ = "\n".join([inspect.cleandoc(method.__doc__ or ""), "", "Args:", *arguments])
     return method
 
 
