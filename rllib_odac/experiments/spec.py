@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,7 +108,7 @@ def read_spec(path: Path) -> dict[str, Any]:
         stored = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise ValueError(f"config is '{path}', which cannot be read: {error}.") from None
-    known = [field.name for field in fields(RunSpec)]
+    known = list(declarations(RunSpec))
     if not isinstance(stored, dict) or not isinstance(stored.get("settings", {}), dict):
         raise ValueError(
             f"config is '{path}', but must hold an object with some of {known}, 'settings' being "

@@ -57,12 +57,13 @@ def test_draws_fill_their_domains():
         ({}, "must name at least one setting"),
         ({"learning_rate": {"uniform": [0, 1]}}, "'learning_rate', which is no setting"),
         ({"lr": {"normal": [0, 1]}}, "must have one of"),
-        ({"lr": {"uniform": ["3e-4", 1]}}, "YAML reads 3e-4 as a text"),
+        ({"lr": {"uniform": ["3e-4", 1]}}, "YAML reads 3e-4 as a string"),
         ({"lr": {"uniform": [1, 0.1]}}, "the lower first"),
         ({"kl_weight": {"log_uniform": [0, 1]}}, "must be positive"),
         ({"prior_discount": {"uniform": [0.9, 1.0]}}, "strictly between 0 and 1"),
         ({"random_action_steps": {"integer": [1, 2.5]}}, "two whole numbers"),
         ({"lr": {"choice": [0.1, 0.1]}}, "different values"),
+        ({"seed": {"choice": [1, 2]}}, "no setting of ODACConfig to search over"),
     ],
 )
 def test_a_wrong_space_is_told_in_one_sentence(space, words):

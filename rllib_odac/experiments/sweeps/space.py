@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rllib_odac.declarations import is_int, is_number
+from rllib_odac.declarations import declarations, is_int, is_number
+from rllib_odac.experiments.spec import RunSpec
 from rllib_odac.settings import SETTINGS
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ DIGITS = 4  # significant ones of drawn numbers: more would only be hard to read
 # What a trial may take over in mid-run, with the networks of another: the rest is built into
 # networks, replay or the count of updates owed.
 MUTABLE = [name for name, declared in SETTINGS.items() if declared.mutable]
-OF_THE_RUN = ("objective", "seed")  # fields of `RunSpec`, not to be searched over
 
 
 @dataclass(frozen=True)
@@ -87,29 +87,29 @@ def rounded(value: float) -> float:
     return float(f"{value:.{DIGITS}g}")
 
 
-def read_space(told: Any) -> dict[str, Domain]:
-    """A search space from what a study file says.
+def read_space(space: Any) -> dict[str, Domain]:
+    """The search space of a study file.
 
     Raises:
         ValueError: With one sentence on the first hyper-parameter that is wrong.
     """
-    if not isinstance(told, Mapping) or not told:
+    if not isinstance(space, Mapping) or not space:
         raise ValueError(
-            f"space is {told!r}, but must name at least one setting of ODACConfig, such as "
+            f"space is {space!r}, but must name at least one setting of ODACConfig, such as "
             "{'lr': {'log_uniform': [0.0003, 0.003]}}."
         )
-    return {name: _read_domain(str(name), domain) for name, domain in told.items()}
+    return {name: _read_domain(str(name), domain) for name, domain in space.items()}
 
 
-def _read_domain(name: str, told: Any) -> Domain:
-    if name not in SETTINGS or name in OF_THE_RUN:
+def _read_domain(name: str, domain: Any) -> Domain:
+    if name not in SETTINGS or name in declarations(RunSpec):
         raise ValueError(f"space has '{name}', which is no setting of ODACConfig to search over.")
-    if not isinstance(told, Mapping) or len(told) != 1 or next(iter(told)) not in KINDS:
+    if not isinstance(domain, Mapping) or len(domain) != 1 or next(iter(domain)) not in KINDS:
         raise ValueError(
-            f"space['{name}'] is {told!r}, but must have one of {list(KINDS)}, such as "
+            f"space['{name}'] is {domain!r}, but must have one of {list(KINDS)}, such as "
             "{'uniform': [0.1, 0.9]}."
         )
-    [(kind, values)] = told.items()
+    [(kind, values)] = domain.items()
     if isinstance(values, str) or not isinstance(values, Sequence) or not values:
         raise ValueError(f"space['{name}'] has {kind} {values!r}, but must have a list.")
     if kind != "choice":
@@ -127,7 +127,7 @@ def _check_interval(name: str, kind: str, ends: Sequence[Any]) -> None:
     is_kind = is_int if kind == "integer" else is_number
     if len(ends) != 2 or not all(map(is_kind, ends)) or not ends[0] < ends[1]:
         hint = (
-            "; YAML reads 3e-4 as a text, write 3.0e-4"
+            "; YAML reads 3e-4 as a string, write 3.0e-4"
             if any(isinstance(end, str) for end in ends)
             else ""
         )
