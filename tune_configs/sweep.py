@@ -10,7 +10,7 @@ Studies, with their search space, stop rule and pass threshold, stand in sweeps/
 
 from pathlib import Path
 
-from rllib_odac.experiments.sweeps.command import main
+from rllib_odac.cli.sweep import main
 
 if __name__ == "__main__":
     main(Path(__file__).parent / "sweeps")

@@ -64,12 +64,12 @@ def test_env_runners_fit_on_cpu_nodes_alone_and_learners_on_gpu_nodes(name):
 
 def check_places(nodes: dict[str, dict[str, float]]) -> None:
     """What a trial takes finds its place on one kind of node only."""
-    from rllib_odac.experiments.run import RunSpec
-    from rllib_odac.experiments.sweeps import Sweep
+    from rllib_odac.experiments.spec import RunSpec
     from rllib_odac.experiments.sweeps.space import read_space
-    from rllib_odac.experiments.sweeps.study import SweepStudy
+    from rllib_odac.experiments.sweeps.spec import SweepSpec
+    from rllib_odac.experiments.sweeps.sweep import Sweep
 
-    study = SweepStudy(RunSpec("odac/Box2D-v0"), read_space({"lr": {"choice": [0.001]}}))
+    study = SweepSpec(RunSpec("odac/Box2D-v0"), read_space({"lr": {"choice": [0.001]}}))
     resources = {"num_env_runners": 4, "num_learners": 1, "num_gpus_per_learner": 1}
     sweep = Sweep(study, "x", "x", resources=resources)
     places = {

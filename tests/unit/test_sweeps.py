@@ -14,26 +14,27 @@ import pytest
 import yaml
 from ray import tune
 
-from rllib_odac.experiments.run import RunSpec, read_spec
-from rllib_odac.experiments.sweeps import Sweep, open_storage, read_study
-from rllib_odac.experiments.sweeps.command import main
+from rllib_odac.checkpoints.storage import Storage
+from rllib_odac.cli.sweep import main
+from rllib_odac.experiments.spec import RunSpec, read_spec
 from rllib_odac.experiments.sweeps.importance import importances
+from rllib_odac.experiments.sweeps.report import report
 from rllib_odac.experiments.sweeps.results import SweepResults
 from rllib_odac.experiments.sweeps.space import Domain, initial, read_space
-from rllib_odac.experiments.sweeps.storage import Storage
-from rllib_odac.experiments.sweeps.study import SweepStudy
+from rllib_odac.experiments.sweeps.spec import SweepSpec, read_sweep_spec
+from rllib_odac.experiments.sweeps.sweep import Sweep, check_storage
 
 CONFIGS = Path(__file__).parents[2] / "tune_configs"
 SPACE = {"lr": {"log_uniform": [1e-4, 1e-2]}, "hidden": {"choice": [[32, 32], [64]]}}
 
 
-def make_study(**changes) -> SweepStudy:
-    study = SweepStudy(RunSpec("odac/Box2D-v0", steps=1000), read_space(SPACE))
-    return replace(study, **changes)
+def make_spec(**changes) -> SweepSpec:
+    spec = SweepSpec(RunSpec("odac/Box2D-v0", steps=1000), read_space(SPACE))
+    return replace(spec, **changes)
 
 
 def make_sweep(tmp_path, **changes) -> Sweep:
-    return Sweep(**({"study": make_study(), "name": "one", "storage": str(tmp_path)} | changes))
+    return Sweep(**({"spec": make_spec(), "name": "one", "storage": str(tmp_path)} | changes))
 
 
 # Spaces and studies -------------------------------------------------------------------------------
@@ -74,10 +75,10 @@ def test_a_wrong_space_is_told_in_one_sentence(space, words):
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "sweeps").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_study_file_is_whole(path):
-    study = read_study(path, {"env": "odac/Box2D-v0"} if path.stem == "any" else None)
-    study.spec(study.defaults()).config()
+    study = read_sweep_spec(path, {"env": "odac/Box2D-v0"} if path.stem == "any" else None)
+    study.run_spec(study.defaults()).config()
     for i in (0, -1):  # the ends of every interval together
-        study.spec({name: domain.values[i] for name, domain in study.space.items()}).config()
+        study.run_spec({name: domain.values[i] for name, domain in study.space.items()}).config()
 
 
 def test_a_study_is_its_base_with_what_is_said_on_top(tmp_path):
@@ -87,19 +88,19 @@ def test_a_study_is_its_base_with_what_is_said_on_top(tmp_path):
     stop = {"steps": 70, "success_rate": 0.8, "grace": 30}
     told = {"base": "base.json", "space": SPACE, "stop": stop}
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(told))
-    study = read_study(tmp_path / "study.yaml", {"objective": "her"})
+    study = read_sweep_spec(tmp_path / "study.yaml", {"objective": "her"})
     assert study.base.steps == 70
     assert study.base.stop_success == 0.8
     assert study.grace_steps == 30
     assert study.defaults() == {"lr": 0.01, "hidden": (256, 256)}
-    spec = study.spec({"lr": 0.5}, seed=3)
+    spec = study.run_spec({"lr": 0.5}, seed=3)
     assert (spec.objective, spec.seed, spec.settings) == ("her", 3, {"tau": 0.1, "lr": 0.5})
 
 
 def test_settings_of_the_density_are_searched_only_where_it_is_learned():
     any_study = CONFIGS / "sweeps" / "any.yaml"
     odac, her = (
-        read_study(any_study, {"env": "odac/Box2D-v0", "objective": objective}).space
+        read_sweep_spec(any_study, {"env": "odac/Box2D-v0", "objective": objective}).space
         for objective in ("odac", "her")
     )
     assert set(odac) - set(her) == {"dynamics_min_scale"}
@@ -116,12 +117,13 @@ def test_settings_of_the_density_are_searched_only_where_it_is_learned():
         ({"scheduler": "hyperband"}, "scheduler is 'hyperband', but must be one of"),
         ({"searcher": "grid"}, "searcher is 'grid', but must be one of"),
         ({"name": "a/b"}, "name is 'a/b', but must consist of"),
+        ({"name": ".."}, "name is '..', but must consist of"),
         ({"scheduler": "pbt", "seeds": 2}, "at least 2 trials, of one seed each"),
         ({"scheduler": "pbt", "searcher": "optuna"}, "must be random with scheduler pbt"),
         (
             {
                 "scheduler": "pbt",
-                "study": make_study(space=read_space({"hidden": {"choice": [[8]]}})),
+                "spec": make_spec(space=read_space({"hidden": {"choice": [[8]]}})),
             },
             "must have one of",
         ),
@@ -145,32 +147,35 @@ def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch, option, value
 
 def test_storage_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match=r"storage is '.*file/below', which cannot be written"):
-        Storage.at(str(tmp_path / "file" / "below"))
-    with pytest.raises(ValueError, match="storage is 'nowhere://x', which cannot be written"):
-        Storage.at("nowhere://x")
+    for storage in (str(tmp_path / "file" / "below"), "nowhere://x"):
+        with pytest.raises(ValueError, match=f"storage is '{storage}', which cannot be written"):
+            check_storage(make_sweep(tmp_path, storage=storage), resume=False)
 
 
 def test_storage_is_a_directory_or_a_uri(tmp_path):
-    folder = Storage.at((tmp_path / "deep" / "er").as_uri()) / "sweep"
+    folder = Storage.of((tmp_path / "deep" / "er").as_uri()) / "sweep"
     (tmp_path / "local").mkdir()
     (tmp_path / "local" / "a.json").write_text('{"b": 1}')
+    folder.check_writable()
     folder.upload(tmp_path / "local")
-    assert folder.read_json("a.json") == {"b": 1}
-    assert folder.read_json("c.json") is None
-    assert [path.name for path in (tmp_path / "deep" / "er").iterdir()] == ["sweep"]
+    assert (folder / "a.json").read_json() == {"b": 1}
+    assert (folder / "c.json").read_json() is None
+    assert folder.names() == {"a.json"}
+    sweep = make_sweep(tmp_path, storage=(tmp_path / "deep").as_uri() + "/")
+    assert sweep.uri == f"file://{tmp_path}/deep/one"
+    assert make_sweep(tmp_path, storage="~/deep").uri == str(Path.home() / "deep" / "one")
 
 
 def test_a_sweep_is_taken_up_only_as_it_was(tmp_path):
     sweep = make_sweep(tmp_path)
-    folder = open_storage(sweep, resume=True)  # nothing there yet: it starts
-    folder.filesystem.create_dir(folder.path)
-    folder.write_json("sweep.json", sweep.described())
-    assert open_storage(sweep, resume=True).uri == str(tmp_path / "one")
+    check_storage(sweep, resume=True)  # nothing there yet: it starts
+    (tmp_path / "one").mkdir()
+    (Storage.of(tmp_path) / "one" / "sweep.json").write_json(sweep.to_json())
+    check_storage(sweep, resume=True)
     with pytest.raises(ValueError, match=r"holds a sweep already.*--resume"):
-        open_storage(sweep, resume=False)
+        check_storage(sweep, resume=False)
     with pytest.raises(ValueError, match=r"trials is 5, but the sweep in .* has 24"):
-        open_storage(replace(sweep, trials=5), resume=True)
+        check_storage(replace(sweep, trials=5), resume=True)
 
 
 @pytest.mark.parametrize(
@@ -205,33 +210,28 @@ def test_a_schedule_stands_for_its_first_value_among_numbers():
 
 
 def test_random_configurations_start_with_the_base_and_can_be_repeated():
-    from rllib_odac.experiments.sweeps.search import draw_configurations, given_configurations
+    from rllib_odac.experiments.sweeps.search import draw_configurations, predetermined
 
-    study = make_study()
+    study = make_spec()
     drawn = draw_configurations(study, 5, seed=1)
     assert drawn[0] == study.defaults()
     assert drawn == draw_configurations(study, 5, seed=1)
     assert len({each["lr"] for each in drawn}) == 5
-    points = given_configurations(drawn, [4, 5])._points_to_evaluate
+    points = predetermined(drawn, [4, 5])[0]._points_to_evaluate
     assert [point["seed"] for point in points] == [4, 5] * 5
     assert [point["configuration"] for point in points[::2]] == list(range(5))
 
 
 def test_tune_hands_every_trial_the_configuration_that_was_drawn_for_it():
-    from rllib_odac.experiments.sweeps.search import (
-        draw_configurations,
-        given_configurations,
-        given_space,
-    )
+    from rllib_odac.experiments.sweeps.search import draw_configurations, predetermined
 
     # Values that are no numbers: a schedule, a word, widths of layers.
     settings = {"lr": [[0, 1e-3], [600, 1e-4]], "kl_weight": "auto"}
     base = RunSpec("odac/Box2D-v0", steps=1000, settings=settings)
-    study = SweepStudy(base, read_space(SPACE | {"kl_weight": {"log_uniform": [0.01, 0.1]}}))
+    study = SweepSpec(base, read_space(SPACE | {"kl_weight": {"log_uniform": [0.01, 0.1]}}))
     drawn = draw_configurations(study, 6, seed=1)
     assert drawn[0] | settings == drawn[0]
-    search = given_configurations(drawn, [4, 5])
-    space = given_space(drawn, [4, 5])
+    search, space = predetermined(drawn, [4, 5])
     search.add_configurations(tune.Experiment("sweep", "PPO", config=space, num_samples=12))
     trials = [search.next_trial() for _ in range(12)]
     assert search.next_trial() is None
@@ -242,10 +242,10 @@ def test_tune_hands_every_trial_the_configuration_that_was_drawn_for_it():
 
 def test_optuna_gets_the_mean_over_seeds_and_outlives_its_process(tmp_path):
     pytest.importorskip("optuna", reason='needs pip install "rllib-odac[sweep]"')
-    from rllib_odac.experiments.sweeps.search import OptunaConfigurations
+    from rllib_odac.experiments.sweeps.search import OptunaSearcher
 
     def search(restart):
-        searcher = OptunaConfigurations(make_study(), seeds=[0, 1], seed=0)
+        searcher = OptunaSearcher(make_spec(), seeds=[0, 1], seed=0)
         told = []
         for i in range(12):
             values = searcher.suggest(f"t{i}")
@@ -255,14 +255,14 @@ def test_optuna_gets_the_mean_over_seeds_and_outlives_its_process(tmp_path):
             searcher.on_trial_complete(f"t{i}", {"final_distance": distance})
             if restart and i == 4:  # between two seeds
                 searcher.save(tmp_path / "state")
-                searcher = OptunaConfigurations(make_study(), seeds=[0, 1], seed=0)
+                searcher = OptunaSearcher(make_spec(), seeds=[0, 1], seed=0)
                 searcher.restore(tmp_path / "state")
         return told, searcher
 
     told, searcher = search(restart=False)
     assert [values.pop("seed") for values in told] == [0, 1] * 6
     assert told[0::2] == told[1::2]
-    assert told[0] == make_study().defaults()
+    assert told[0] == make_spec().defaults()
     values = [trial.value for trial in searcher._optuna.trials]
     expected = [abs(np.log10(each["lr"]) + 3) for each in told[2::2]]
     assert values == pytest.approx(expected)
@@ -271,14 +271,14 @@ def test_optuna_gets_the_mean_over_seeds_and_outlives_its_process(tmp_path):
 
 
 def test_a_population_stays_in_its_space():
-    from rllib_odac.experiments.sweeps.search import StaysInSpace, make_scheduler, mutable_part
+    from rllib_odac.experiments.sweeps.search import ClipToSpace, make_scheduler, mutable_part
 
     space = read_space({**SPACE, "prior_discount": {"uniform": [0.9, 0.99]}})
     assert set(mutable_part(space)) == {"lr", "prior_discount"}
-    stays = pickle.loads(pickle.dumps(StaysInSpace(mutable_part(space))))
+    stays = pickle.loads(pickle.dumps(ClipToSpace(mutable_part(space))))
     moved = stays({"lr": 1e-3, "prior_discount": 0.98 * 1.2, "tau": 0.1})
     assert moved == {"lr": 1e-3, "prior_discount": 0.99, "tau": 0.1}
-    assert make_scheduler("pbt", make_study())._hyperparam_mutations.keys() == {"lr"}
+    assert make_scheduler("pbt", make_spec())._hyperparam_mutations.keys() == {"lr"}
 
 
 # Results ------------------------------------------------------------------------------------------
@@ -364,7 +364,7 @@ def test_results_rank_configurations_and_write_files_that_can_be_read(tmp_path):
     spec = RunSpec(**read_spec(tmp_path / "best.json"))
     assert spec == results.best_spec()
     spec.config()
-    page = (tmp_path / "report.html").read_text()
+    page = report(results)
     assert "Best final distance: 0.075" in page
     assert "default 0.4" in page
     assert "lost" in page

@@ -9,16 +9,16 @@ from ray.tune import Callback
 
 
 class Progress(Callback):
-    """Tells of ended trials.
+    """Reports trials that end.
 
-    It is stored with the experiment; what it tells goes through `tell`, set by each process anew.
+    Tune pickles it with the experiment, so each process sets `report` anew, on the class.
 
     Args:
         metric: The figure that is optimised.
         number: Trials in all; some searchers make them one by one.
     """
 
-    tell: ClassVar[list[Callable[[str], None]]] = []  # one, while a sweep runs
+    report: ClassVar[Callable[[str], None]] = print
 
     def __init__(self, metric: str, number: int) -> None:
         self._metric = metric
@@ -27,32 +27,29 @@ class Progress(Callback):
     def on_trial_complete(
         self, iteration: int, trials: Sequence[Any], trial: Any, **info: Any
     ) -> None:
-        """A trial has reached its end, or a scheduler has ended it."""
+        """Reports the figures of a trial that has reached its end or was stopped."""
         result = trial.last_result or {}
-        ending = "" if result.get("finished") else ", stopped early"
-        self._tell(
-            f"{self._ended(trials, trial)} {trial}: success {result.get('success_rate', 0):.0%}, "
-            f"{self._metric} {result.get(self._metric, float('nan')):.4g} after "
-            f"{result.get('env_steps', 0)} steps{ending}"
+        self._line(
+            trials,
+            trial,
+            f"success {result.get('success_rate', 0):.0%}, {self._metric} "
+            f"{result.get(self._metric, float('nan')):.4g} after {result.get('env_steps', 0)} steps"
+            + ("" if result.get("finished") else ", stopped early"),
         )
 
     def on_trial_recover(
         self, iteration: int, trials: Sequence[Any], trial: Any, **info: Any
     ) -> None:
-        """A trial has failed and is retried from its newest checkpoint."""
-        self._tell(f"{self._ended(trials)} {trial}: failed, tried again from its newest checkpoint")
+        """Reports a trial that has failed and is retried."""
+        self._line(trials, trial, "failed, tried again from its newest checkpoint", has_ended=False)
 
     def on_trial_error(
         self, iteration: int, trials: Sequence[Any], trial: Any, **info: Any
     ) -> None:
-        """A trial has failed too often."""
-        self._tell(f"{self._ended(trials, trial)} {trial}: failed")
+        """Reports a trial that has failed too often."""
+        self._line(trials, trial, "failed")
 
-    def _tell(self, line: str) -> None:
-        for tell in self.tell:
-            tell(line)
-
-    def _ended(self, trials: Sequence[Any], ending: Any = None) -> str:
-        # Tune calls before it notes the end.
-        ended = sum(trial is ending or trial.is_finished() for trial in trials)
-        return f"{ended}/{self._number}"
+    def _line(self, trials: Sequence[Any], trial: Any, text: str, has_ended: bool = True) -> None:
+        # Tune calls before it marks the trial as ended.
+        ended = sum(one.is_finished() or (has_ended and one is trial) for one in trials)
+        type(self).report(f"{ended}/{self._number} {trial}: {text}")

@@ -1,25 +1,28 @@
-"""What came of a sweep: a row a trial, configurations ranked, and files that others can use."""
+"""The results of a sweep: a row a trial, configurations ranked, and the files written of them."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from rllib_odac.experiments.run import FIGURES
 from rllib_odac.experiments.spec_files import changed_fields
 from rllib_odac.experiments.sweeps.importance import importances
 from rllib_odac.experiments.sweeps.space import initial
+from rllib_odac.files import write_text
+from rllib_odac.metrics import FIGURES
 
 if TYPE_CHECKING:
-    from rllib_odac.experiments.run import RunSpec
-    from rllib_odac.experiments.sweeps.runner import Sweep
+    from rllib_odac.experiments.spec import RunSpec
+    from rllib_odac.experiments.sweeps.sweep import Sweep
 
 CURVE_COLUMNS = ("env_steps", "updates", *FIGURES, "time_total_s")
+STATUSES = ("finished", "stopped", "failed")  # "stopped" by the scheduler; from best to worst
 FILES = ("report.html", "best.json", "results.csv", "results.parquet")
 
 
@@ -30,8 +33,8 @@ class SweepResults:
     Attributes:
         sweep: The sweep.
         trials: One row a trial: `trial`, `configuration` (numbered as tried first), `seed`,
-            `status` ("finished", "stopped" by the scheduler, or "failed"), the hyper-parameters,
-            the last figures, `passed`, `env_steps`, `updates`, `seconds`, `checkpoint`, `error`.
+            `status` (of `STATUSES`), the hyper-parameters, the last figures, `passed`,
+            `env_steps`, `updates`, `seconds`, `checkpoint`, `error`.
         curves: By trial, its figures at each evaluation.
     """
 
@@ -41,7 +44,7 @@ class SweepResults:
 
     @classmethod
     def of(cls, grid: Any, sweep: Sweep) -> SweepResults:
-        """The results that Ray Tune's grid holds."""
+        """The results in Ray Tune's `ResultGrid`."""
         rows, curves = [], {}
         for result in grid:
             row = _row(result, sweep)
@@ -50,52 +53,53 @@ class SweepResults:
             if frame is not None and len(frame):
                 curves[row["trial"]] = frame[[c for c in CURVE_COLUMNS if c in frame]]
         trials = pd.DataFrame(rows)
-        names = trials[list(sweep.study.space)].map(json.dumps).agg(" ".join, axis=1)
-        trials.insert(1, "configuration", pd.factorize(names)[0])
+        values = trials[list(sweep.spec.space)].map(json.dumps).agg(" ".join, axis=1)
+        trials.insert(1, "configuration", pd.factorize(values)[0])
         return cls(sweep, trials, curves)
 
     @property
     def space(self) -> list[str]:
         """Names of the hyper-parameters."""
-        return list(self.sweep.study.space)
+        return list(self.sweep.spec.space)
 
     @property
     def failed(self) -> pd.DataFrame:
         """Trials that failed for good."""
         return self.trials[self.trials["status"] == "failed"]
 
-    @property
+    @cached_property
     def configurations(self) -> pd.DataFrame:
         """One row a configuration, the best first.
 
         Those that all seeds took to the end come before those that a scheduler ended, which come
         before those that failed; then the mean of the metric over seeds decides.
         """
-        study = self.sweep.study
-        defaults = _key(study.defaults())
-        rows = []
+        metric, rows = self.sweep.spec.metric, []
+        defaults = _as_json(self.sweep.spec.defaults())
         for number, group in self.trials.groupby("configuration"):
             values = {name: group[name].iloc[0] for name in self.space}
-            statuses = set(group["status"])
             rows.append(
                 {
                     "configuration": number,
-                    "is_default": _key(values) == defaults,
+                    "is_default": _as_json(values) == defaults,
                     **values,
                     "seeds": len(group),
-                    "status": next(s for s in ("failed", "stopped", "finished") if s in statuses),
+                    "status": max(group["status"], key=STATUSES.index),
                     **{name: group[name].mean() for name in FIGURES},
-                    f"{study.metric}_std": group[study.metric].std(),
+                    f"{metric}_std": group[metric].std(),
                     "env_steps": int(group["env_steps"].min()),
                     "passed": bool(group["passed"].all()),
                 }
             )
         table = pd.DataFrame(rows)
-        order = table["status"].map({"finished": 0, "stopped": 1, "failed": 2})
-        sign = -1 if study.mode == "max" else 1
-        ranked = table.assign(_order=order, _figure=sign * table[study.metric])
-        ranked = ranked.sort_values(["_order", "_figure"], kind="stable", ignore_index=True)
-        return ranked.drop(columns=["_order", "_figure"])
+        table["status"] = pd.Categorical(table["status"], STATUSES, ordered=True)
+        table = table.sort_values(
+            ["status", metric],
+            ascending=[True, self.sweep.spec.mode == "min"],
+            kind="stable",
+            ignore_index=True,
+        )
+        return table.astype({"status": str})
 
     @property
     def best(self) -> pd.Series:
@@ -104,38 +108,40 @@ class SweepResults:
 
     @property
     def default(self) -> pd.Series | None:
-        """The base's own configuration, if a trial had it to its end."""
+        """The base's own configuration, if it was tried."""
         table = self.configurations
         found = table[table["is_default"]]
         return found.iloc[0] if len(found) else None
 
-    @property
+    @cached_property
     def importances(self) -> pd.DataFrame:
         """What each hyper-parameter explains of the metric; see `importance.importances`."""
+        spec = self.sweep.spec
         table = self.configurations.sort_values("configuration")
-        numeric = [name for name, domain in self.sweep.study.space.items() if domain.is_numeric]
+        numeric = [name for name, domain in spec.space.items() if domain.is_numeric]
         values = table[self.space].copy()
         for name in numeric:  # the base may have a schedule
             values[name] = values[name].map(initial)
-        return importances(values, table[self.sweep.study.metric].tolist(), numeric)
+        return importances(values, table[spec.metric].tolist(), numeric)
 
     def best_spec(self) -> RunSpec:
         """The run of the best configuration."""
-        return self.sweep.study.spec({name: self.best[name] for name in self.space})
+        return self.sweep.spec.run_spec({name: self.best[name] for name in self.space})
+
+    def best_json(self) -> str:
+        """That run as `odac train --config` takes it."""
+        fields = {"env": self.sweep.spec.base.env} | changed_fields(self.best_spec())
+        return json.dumps(fields, indent=2, default=_plain)
 
     def write(self, out: Path) -> None:
-        """Writes `FILES` into a directory."""
-        from rllib_odac.experiments.sweeps.report import report
-
+        """Writes all `FILES` but the report into a directory."""
         table = self.trials.copy()
         for name in self.space:  # lists as texts: a column has one type
-            if not self.sweep.study.space[name].is_numeric or table[name].dtype == object:
+            if not self.sweep.spec.space[name].is_numeric or table[name].dtype == object:
                 table[name] = table[name].map(json.dumps)
         table.to_csv(out / "results.csv", index=False)
         table.to_parquet(out / "results.parquet", index=False)
-        told = {"env": self.sweep.study.base.env} | changed_fields(self.best_spec())
-        (out / "best.json").write_text(json.dumps(told, indent=2, default=_plain) + "\n")
-        (out / "report.html").write_text(report(self))
+        write_text(out / "best.json", self.best_json() + "\n")
 
 
 def _row(result: Any, sweep: Sweep) -> dict[str, Any]:
@@ -148,9 +154,9 @@ def _row(result: Any, sweep: Sweep) -> dict[str, Any]:
         "trial": metrics.get("trial_id") or Path(result.path).name.removeprefix("trial_"),
         "seed": result.config["seed"],
         "status": status,
-        **{name: result.config[name] for name in sweep.study.space},
+        **{name: result.config[name] for name in sweep.spec.space},
         **{name: metrics.get(name, float("nan")) for name in FIGURES},
-        "passed": finished and success >= sweep.study.threshold,
+        "passed": finished and success >= sweep.spec.threshold,
         "env_steps": int(metrics.get("env_steps", 0)),
         "updates": int(metrics.get("updates", 0)),
         "iterations": int(metrics.get("training_iteration", 0)),
@@ -160,7 +166,7 @@ def _row(result: Any, sweep: Sweep) -> dict[str, Any]:
     }
 
 
-def _key(values: Mapping[str, Any]) -> str:
+def _as_json(values: Mapping[str, Any]) -> str:
     return json.dumps(values, sort_keys=True, default=_plain)
 
 

@@ -15,77 +15,68 @@ from ray.tune.search import Searcher
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from rllib_odac.experiments.sweeps.space import MUTABLE, Domain
-from rllib_odac.experiments.sweeps.study import SweepStudy
+from rllib_odac.experiments.sweeps.spec import SweepSpec
 
 TIME = "env_steps"  # what schedulers compare trials by
 PERTURBATIONS = 8  # of each member of a population
 
 
-def draw_configurations(study: SweepStudy, number: int, seed: int) -> list[dict[str, Any]]:
+def draw_configurations(spec: SweepSpec, number: int, seed: int) -> list[dict[str, Any]]:
     """The base's own configuration, then random ones."""
     rng = np.random.default_rng(seed)
     drawn = [
-        {name: domain.draw(rng) for name, domain in study.space.items()} for _ in range(number - 1)
+        {name: domain.draw(rng) for name, domain in spec.space.items()} for _ in range(number - 1)
     ]
-    return [study.defaults(), *drawn]
+    return [spec.defaults(), *drawn]
 
 
-def given_configurations(
+def predetermined(
     configurations: Sequence[Mapping[str, Any]], seeds: Sequence[int]
-) -> BasicVariantGenerator:
-    """Each of the configurations, by its number, with each of the seeds, in this order."""
-    points = [
-        {"configuration": number, "seed": seed}
-        for number in range(len(configurations))
-        for seed in seeds
-    ]
-    return BasicVariantGenerator(points_to_evaluate=points)
+) -> tuple[BasicVariantGenerator, dict[str, Any]]:
+    """Tune's searcher and space for each configuration with each seed, in this order.
 
-
-def given_space(
-    configurations: Sequence[Mapping[str, Any]], seeds: Sequence[int]
-) -> dict[str, Any]:
-    """The space as Tune's domains, which `given_configurations` fills in.
-
-    Values are looked up by the configuration's number: of a point that is given to it, Tune would
-    take lists apart (a learning rate's schedule, layers' widths) and compare texts with numbers.
+    The searcher is given numbers of configurations, and the space looks their values up: of a
+    value itself, Tune would take lists apart (a learning rate's schedule, layers' widths) and
+    compare texts with numbers.
     """
+    numbers = range(len(configurations))
+    points = [{"configuration": number, "seed": seed} for number in numbers for seed in seeds]
     space = {
         name: tune.sample_from(functools.partial(_value, configurations, name))
         for name in configurations[0]
     }
-    numbers = list(range(len(configurations)))
-    return {**space, "configuration": tune.choice(numbers), "seed": tune.choice(list(seeds))}
+    space |= {"configuration": tune.choice(list(numbers)), "seed": tune.choice(list(seeds))}
+    return BasicVariantGenerator(points_to_evaluate=points), space
 
 
-def _value(configurations: Sequence[Mapping[str, Any]], name: str, spec: Any) -> Any:
-    return configurations[spec.config.configuration][name]
+def _value(configurations: Sequence[Mapping[str, Any]], name: str, point: Any) -> Any:
+    return configurations[point.config.configuration][name]
 
 
-class OptunaConfigurations(Searcher):
+class OptunaSearcher(Searcher):
     """The base's own configuration, then Optuna's suggestions, each with every seed.
 
-    Optuna's TPE sampler is told the mean over seeds of a configuration's last figures, so that it
+    Optuna's TPE sampler sees the mean over seeds of a configuration's last figures, so that it
     learns nothing from the luck of one seed.
 
     Args:
-        study: What is searched.
+        spec: What is searched.
         seeds: Seeds of each configuration.
         seed: Optuna's own.
     """
 
-    def __init__(self, study: SweepStudy, seeds: Sequence[int], seed: int) -> None:
+    def __init__(self, spec: SweepSpec, seeds: Sequence[int], seed: int) -> None:
         import optuna
 
-        super().__init__(metric=study.metric, mode=study.mode)
+        super().__init__(metric=spec.metric, mode=spec.mode)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._space = dict(study.space)
+        self._space = dict(spec.space)
         self._seeds = list(seeds)
         self._optuna = optuna.create_study(
             sampler=optuna.samplers.TPESampler(seed=seed),
-            direction="maximize" if study.mode == "max" else "minimize",
+            direction="maximize" if spec.mode == "max" else "minimize",
         )
-        self._current: tuple[Any, dict[str, Any]] = (None, study.defaults())
+        self._current: tuple[Any, dict[str, Any]] = (None, spec.defaults())
         self._given = 0
         self._asked: dict[str, Any] = {}  # by Tune's id, the trial of Optuna
         self._values: dict[int, list[float]] = {}  # by Optuna's number, figures of its seeds
@@ -109,7 +100,7 @@ class OptunaConfigurations(Searcher):
         import optuna
 
         trial = self._asked.pop(trial_id, None)
-        if trial is None:  # the base's own configuration, or told already
+        if trial is None:  # the base's own configuration, or one that has been noted
             return
         values = self._values.setdefault(trial.number, [])
         values.append(math.nan if error or not result else float(result[self.metric]))
@@ -132,23 +123,20 @@ class OptunaConfigurations(Searcher):
             self.__dict__.update(pickle.load(file))
 
 
-def make_scheduler(name: str, study: SweepStudy) -> Any:
+def make_scheduler(name: str, spec: SweepSpec) -> Any:
     """Tune's scheduler of that name: "asha", "pbt" or "none"."""
-    steps, every = study.base.steps, study.base.evaluate_every
+    steps = spec.base.steps
     if name == "asha":
         return ASHAScheduler(
-            time_attr=TIME,
-            max_t=steps,
-            grace_period=study.grace_steps,
-            reduction_factor=3,
+            time_attr=TIME, max_t=steps, grace_period=spec.grace_steps, reduction_factor=3
         )
     if name == "pbt":
-        space = mutable_part(study.space)
+        space = mutable_part(spec.space)
         return PopulationBasedTraining(
             time_attr=TIME,
-            perturbation_interval=max(every, steps // PERTURBATIONS),
+            perturbation_interval=max(spec.base.evaluate_every, steps // PERTURBATIONS),
             hyperparam_mutations={key: domain.to_tune() for key, domain in space.items()},
-            custom_explore_fn=StaysInSpace(space),
+            custom_explore_fn=ClipToSpace(space),
         )
     return FIFOScheduler()
 
@@ -158,8 +146,8 @@ def mutable_part(space: Mapping[str, Domain]) -> dict[str, Domain]:
     return {name: domain for name, domain in space.items() if name in MUTABLE}
 
 
-class StaysInSpace:
-    """Takes back what Tune's perturbation, times 0.8 or 1.2, moved out of the space."""
+class ClipToSpace:
+    """Clips what Tune's perturbation, times 0.8 or 1.2, moved out of the space."""
 
     def __init__(self, space: Mapping[str, Domain]) -> None:
         self._space = dict(space)

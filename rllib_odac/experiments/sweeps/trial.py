@@ -15,8 +15,9 @@ from ray.tune import Checkpoint
 
 from rllib_odac.algorithm import ODAC
 from rllib_odac.config import ODACConfig
-from rllib_odac.experiments.run import FIGURES, RunSpec
+from rllib_odac.experiments.spec import RunSpec
 from rllib_odac.learner import ODACTorchLearner
+from rllib_odac.metrics import FIGURES
 
 ENDED = "ended.json"
 TOLD = (*FIGURES, "env_steps", "updates", "finished", "done")

@@ -1,4 +1,4 @@
-"""A sweep: a Ray Tune experiment in a storage folder, which goes on after any interruption.
+"""A sweep: a Ray Tune experiment in a storage folder, which can be resumed after any interruption.
 
 STORAGE/NAME/sweep.json      what was asked for
 STORAGE/NAME/trial_*/        Tune's: results, TensorBoard's events and checkpoints of each trial
@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rllib_odac.checkpoints.storage import Storage
 from rllib_odac.experiments.sweeps.space import MUTABLE
-from rllib_odac.experiments.sweeps.storage import Storage
-from rllib_odac.experiments.sweeps.study import SweepStudy
+from rllib_odac.experiments.sweeps.spec import SweepSpec
+from rllib_odac.files import write_text
 from rllib_odac.runtime.cluster import Processes, own_process, processes
 
 if TYPE_CHECKING:
@@ -28,10 +29,10 @@ if TYPE_CHECKING:
 SCHEDULERS = ("asha", "pbt", "none")
 SEARCHERS = ("random", "optuna")
 MAX_FAILURES = 3  # of a trial, each retried from its newest checkpoint
-CHECKPOINTS_KEPT = 4  # more than come about between two notes of Tune, which may need the oldest
-CHECKPOINTS_KEPT_IN_POPULATION = 6  # others may be about to take over one that is not the newest
-SNAPSHOT_S = "2"  # seconds; what is lost of the driver's own notes when it is killed
-_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+CHECKPOINTS_KEPT = 4  # more than are made between two of Tune's snapshots, which name the oldest
+CHECKPOINTS_KEPT_IN_POPULATION = 6  # others may be about to clone one that is not the newest
+SNAPSHOT_S = "2"  # seconds between Tune's snapshots, what a killed driver loses at most
+_NAME = re.compile(r"(?!\.+$)[A-Za-z0-9_.-]+")
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Sweep:
     """A search over hyper-parameters.
 
     Attributes:
-        study: What is searched.
+        spec: What is searched.
         name: What the sweep's folder is called.
         storage: Path or URI of the folder that it lies in; shared by all nodes of a cluster.
         trials: Configurations; the first is the base's own.
@@ -50,9 +51,12 @@ class Sweep:
         seed: Of the search; configurations have the seeds from here on.
         wandb: Project of Weights & Biases to log to.
         mlflow: Tracking URI of MLflow to log to.
+
+    Raises:
+        ValueError: With one sentence on the first thing that is wrong.
     """
 
-    study: SweepStudy
+    spec: SweepSpec
     name: str
     storage: str
     trials: int = 24
@@ -73,8 +77,7 @@ class Sweep:
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be at least {least}.")
         for name, allowed in (("scheduler", SCHEDULERS), ("searcher", SEARCHERS)):
-            if getattr(self, name) not in allowed:
-                value = getattr(self, name)
+            if (value := getattr(self, name)) not in allowed:
                 raise ValueError(f"{name} is '{value}', but must be one of {list(allowed)}.")
         if self.scheduler == "pbt":
             self._check_population()
@@ -100,11 +103,23 @@ class Sweep:
                 f"trials is {self.trials} and seeds is {self.seeds}, but scheduler pbt must have "
                 "at least 2 trials, of one seed each: they take over each other's configurations."
             )
-        if not set(self.study.space) & set(MUTABLE):
+        if not set(self.spec.space) & set(MUTABLE):
             raise ValueError(
-                f"space has {list(self.study.space)}, but scheduler pbt must have one of "
+                f"space has {list(self.spec.space)}, but scheduler pbt must have one of "
                 f"{list(MUTABLE)}, which can change in mid-run."
             )
+
+    @property
+    def storage_uri(self) -> str:
+        """Absolute path or URI of the folder that the sweep's own lies in, as Tune takes it."""
+        is_uri = "://" in self.storage
+        uri = self.storage if is_uri else str(Path(self.storage).expanduser().absolute())
+        return uri.rstrip("/")
+
+    @property
+    def uri(self) -> str:
+        """Absolute path or URI of the sweep's folder."""
+        return f"{self.storage_uri}/{self.name}"
 
     @property
     def all_seeds(self) -> list[int]:
@@ -112,70 +127,70 @@ class Sweep:
         return list(range(self.seed, self.seed + self.seeds))
 
     def parameters(self) -> dict[str, Any]:
-        """What every trial is told, without its own configuration and seed.
+        """What every trial has in common, without its own configuration and seed.
 
         Raises:
             ValueError: With one sentence on the first setting that is wrong.
         """
         from rllib_odac.experiments.sweeps.trial import trial_parameters
 
-        return trial_parameters(self.study.base, self.resources or {})
+        return trial_parameters(self.spec.base, self.resources or {})
 
     def processes(self) -> list[Processes]:
-        """What one trial takes of a cluster."""
+        """The processes of one trial."""
         from rllib_odac.experiments.sweeps.trial import SweepConfig
 
         config = SweepConfig().update_from_dict(self.parameters())
         return [own_process(config), *processes(config)]
 
-    def described(self) -> dict[str, Any]:
-        """Everything that decides what trials do and which there are, for JSON."""
+    def to_json(self) -> dict[str, Any]:
+        """Everything that decides which trials there are and what they do."""
+        names = ("trials", "seeds", "scheduler", "searcher", "seed")
         return {
-            "study": self.study.described(),
-            **{
-                name: getattr(self, name)
-                for name in ("trials", "seeds", "scheduler", "searcher", "seed")
-            },
+            "study": self.spec.to_json(),
+            **{name: getattr(self, name) for name in names},
             "resources": dict(self.resources or {}),
         }
 
 
-def open_storage(sweep: Sweep, resume: bool) -> Storage:
-    """The sweep's folder, after checking that it holds no other sweep.
+def check_storage(sweep: Sweep, resume: bool) -> None:
+    """Checks that the sweep's folder can be written and holds no other sweep.
 
     Raises:
         ValueError: If it cannot be written, holds a sweep and `resume` is not set, or another one.
     """
-    storage = Storage.at(sweep.storage) / sweep.name
-    stored = storage.read_json("sweep.json")
+    try:
+        Storage.of(sweep.storage_uri).check_writable()
+        stored = _sweep_file(sweep).read_json()
+    except (OSError, ValueError, NotImplementedError) as error:  # PyArrow's errors are of these
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise ValueError(
+            f"storage is '{sweep.storage}', which cannot be written: {reason}."
+        ) from None
     if stored is None:
-        return storage
+        return
     if not resume:
         raise ValueError(
-            f"name is '{sweep.name}', but '{storage.uri}' holds a sweep already; give another "
-            "name, or --resume to go on with it."
+            f"name is '{sweep.name}', but '{sweep.uri}' holds a sweep already; give another name, "
+            "or --resume to go on with it."
         )
-    asked = json.loads(json.dumps(sweep.described()))
-    for name, value in asked.items():
+    for name, value in json.loads(json.dumps(sweep.to_json())).items():
         if stored[name] != value:
             raise ValueError(
-                f"{name} is {value!r}, but the sweep in '{storage.uri}' has {stored[name]!r}; "
+                f"{name} is {value!r}, but the sweep in '{sweep.uri}' has {stored[name]!r}; "
                 "resume it with that or give another name."
             )
-    return storage
 
 
 def run_sweep(
-    sweep: Sweep,
-    storage: Storage,
-    on_trial: Callable[[str], None] = lambda line: None,
-    verbose: int = 0,
+    sweep: Sweep, on_trial: Callable[[str], None] = lambda line: None, verbose: int = 0
 ) -> SweepResults:
     """Runs a sweep, or what is left of it, on the Ray cluster that this process has joined.
 
+    Call `check_storage` first.
+
     Args:
         sweep: The sweep.
-        storage: Its folder, see `open_storage`.
         on_trial: Called with a line when a trial has ended.
         verbose: How much Tune prints, from 0 to 2.
 
@@ -185,24 +200,30 @@ def run_sweep(
     from ray import tune
 
     from rllib_odac.experiments.sweeps.progress import Progress
+    from rllib_odac.experiments.sweeps.report import report
     from rllib_odac.experiments.sweeps.results import SweepResults
     from rllib_odac.experiments.sweeps.trial import SweepTrial
 
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", SNAPSHOT_S)
     # Snapshots that often are meant.
     os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
-    Progress.tell = [on_trial]
-    if tune.Tuner.can_restore(storage.uri):
-        tuner = tune.Tuner.restore(storage.uri, SweepTrial, resume_errored=True)
+    Progress.report = on_trial
+    if tune.Tuner.can_restore(sweep.uri):
+        tuner = tune.Tuner.restore(sweep.uri, SweepTrial, resume_errored=True)
     else:
-        storage.filesystem.create_dir(storage.path, recursive=True)
-        storage.write_json("sweep.json", sweep.described())
+        Storage.of(sweep.uri).make_directory()
+        _sweep_file(sweep).write_json(sweep.to_json())
         tuner = _new_tuner(sweep, verbose)
     results = SweepResults.of(tuner.fit(), sweep)
     with tempfile.TemporaryDirectory() as directory:
         results.write(Path(directory))
-        (storage / "results").upload(directory)
+        write_text(Path(directory) / "report.html", report(results))
+        Storage.of(f"{sweep.uri}/results").upload(directory)
     return results
+
+
+def _sweep_file(sweep: Sweep) -> Storage:
+    return Storage.of(f"{sweep.uri}/sweep.json")
 
 
 def _new_tuner(sweep: Sweep, verbose: int) -> Any:
@@ -213,43 +234,39 @@ def _new_tuner(sweep: Sweep, verbose: int) -> Any:
     from rllib_odac.experiments.sweeps.progress import Progress
     from rllib_odac.experiments.sweeps.trial import SweepTrial
 
-    study, seeds = sweep.study, sweep.all_seeds
+    spec, seeds = sweep.spec, sweep.all_seeds
     space = sweep.parameters()
     if sweep.searcher == "optuna":
-        searcher: Any = search.OptunaConfigurations(study, seeds, sweep.seed)
+        searcher: Any = search.OptunaSearcher(spec, seeds, sweep.seed)
     else:
-        drawn = search.draw_configurations(study, sweep.trials, sweep.seed)
-        searcher = search.given_configurations(drawn, seeds)
-        space |= search.given_space(drawn, seeds)
-    base = study.base
-    kept = CHECKPOINTS_KEPT if sweep.scheduler != "pbt" else CHECKPOINTS_KEPT_IN_POPULATION
+        drawn = search.draw_configurations(spec, sweep.trials, sweep.seed)
+        searcher, drawn_space = search.predetermined(drawn, seeds)
+        space |= drawn_space
+    base, is_population = spec.base, sweep.scheduler == "pbt"
     return tune.Tuner(
         SweepTrial,
         param_space=space,
         tune_config=TuneConfig(
-            metric=study.metric,
-            mode=study.mode,
+            metric=spec.metric,
+            mode=spec.mode,
             num_samples=sweep.trials * sweep.seeds,
             search_alg=searcher,
-            scheduler=search.make_scheduler(sweep.scheduler, study),
+            scheduler=search.make_scheduler(sweep.scheduler, spec),
             reuse_actors=False,  # a trial has a process of its own, and nothing of another's
             trial_name_creator=trial_name,
             trial_dirname_creator=trial_name,
         ),
         run_config=RunConfig(
             name=sweep.name,
-            storage_path=Storage.at(sweep.storage).uri,
+            storage_path=sweep.storage_uri,
             verbose=verbose,
             checkpoint_config=CheckpointConfig(
-                num_to_keep=kept,
+                num_to_keep=CHECKPOINTS_KEPT_IN_POPULATION if is_population else CHECKPOINTS_KEPT,
                 checkpoint_frequency=max(1, base.checkpoint_interval // base.evaluate_every),
                 checkpoint_at_end=True,
             ),
             failure_config=FailureConfig(max_failures=MAX_FAILURES),
-            callbacks=[
-                Progress(study.metric, sweep.trials * sweep.seeds),
-                *_loggers(sweep),
-            ],
+            callbacks=[Progress(spec.metric, sweep.trials * sweep.seeds), *_loggers(sweep)],
         ),
     )
 
@@ -260,7 +277,7 @@ def trial_name(trial: Any) -> str:
 
 
 def _loggers(sweep: Sweep) -> list[Any]:
-    """Beside TensorBoard's, CSV's and JSON's, which Tune always has."""
+    """Those besides TensorBoard's, CSV's and JSON's, which Tune always has."""
     loggers: list[Any] = []
     if sweep.wandb is not None:
         from ray.air.integrations.wandb import WandbLoggerCallback

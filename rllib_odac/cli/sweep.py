@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -20,11 +20,11 @@ from rllib_odac.cli.common import (
     start_ray,
 )
 from rllib_odac.experiments.sweeps.results import FILES
-from rllib_odac.experiments.sweeps.runner import Sweep, open_storage, run_sweep
-from rllib_odac.experiments.sweeps.study import SweepStudy, read_study
+from rllib_odac.experiments.sweeps.spec import SweepSpec, read_sweep_spec
+from rllib_odac.experiments.sweeps.sweep import Sweep, check_storage, run_sweep
 
 STORAGE = "~/odac_sweeps"
-FIRST_STUDY = "fetch_reach"  # where neither a study nor an environment is named
+DEFAULT_STUDY = "fetch_reach"  # if neither a study nor an environment is given
 ANY_STUDY = "any"  # the space for an environment that has no study
 
 # A smoke test is a sweep of a minute: every part runs, nothing is learned.
@@ -47,8 +47,8 @@ def sweep(
         str | None, typer.Option(help=r"odac, her, sac, discern or uvd \[the study's].")
     ] = None,
     trials: Annotated[
-        int, typer.Option(help="Configurations; the first is the study's base.")
-    ] = Sweep.trials,
+        int | None, typer.Option(help=rf"Configurations, first the study's base \[{Sweep.trials}].")
+    ] = None,
     seeds: Annotated[int, typer.Option(help="Seeds of each configuration.")] = Sweep.seeds,
     steps: Annotated[
         int | None, typer.Option(help=r"Environment steps of a trial \[the study's].")
@@ -88,20 +88,22 @@ def sweep(
     Results: results.csv, results.parquet, best.json (for `odac train --config`) and report.html.
     """
     with errors_in_one_sentence(debug), quiet_libraries(debug):
-        told = {"env": env, "objective": objective, "steps": steps}
-        fields = {key: value for key, value in told.items() if value is not None}
-        planned, label = _study(context.obj, study, fields)
+        given = {"env": env, "objective": objective, "steps": steps}
+        fields = {key: value for key, value in given.items() if value is not None}
+        path = _study_file(context.obj, study, has_env=env is not None)
+        spec = read_sweep_spec(path, fields)
+        label = file_name(env or path.stem)
+        suffix = ""
         if smoke:
-            planned = _smoke(planned, keep_steps=steps is not None)
-            if not _is_given(context, "trials"):
-                trials = SMOKE_TRIALS * (2 if scheduler == "pbt" else 1)
-        # Smoke tests do not stand in each other's way.
-        suffix = time.strftime("-smoke-%Y%m%d-%H%M%S") if smoke else ""
-        asked = Sweep(
-            study=planned,
-            name=name or f"{label}-{planned.base.objective}-{scheduler}{suffix}",
+            spec = _smoke(spec, keep_steps=steps is not None)
+            suffix = time.strftime("-smoke-%Y%m%d-%H%M%S")  # unique
+            if trials is None:
+                trials = 2 * SMOKE_TRIALS if scheduler == "pbt" else SMOKE_TRIALS
+        planned = Sweep(
+            spec=spec,
+            name=name or f"{label}-{spec.base.objective}-{scheduler}{suffix}",
             storage=storage,
-            trials=trials,
+            trials=Sweep.trials if trials is None else trials,
             seeds=seeds,
             scheduler=scheduler,
             searcher=searcher,
@@ -115,18 +117,18 @@ def sweep(
             mlflow=mlflow,
         )
         # Every mistake that needs no cluster to be seen shows here, before Ray starts.
-        wanted = asked.processes()
-        folder = open_storage(asked, resume)
+        wanted = planned.processes()
+        check_storage(planned, resume)
         start_ray(wanted, debug, address)
-        print(f"{trials * seeds} trials into {folder.uri}", flush=True)
-        results = run_sweep(asked, folder, on_trial=_tell, verbose=2 if debug else 0)
+        _print(f"{planned.trials * seeds} trials into {planned.uri}")
+        results = run_sweep(planned, on_trial=_print, verbose=2 if debug else 0)
         best = results.best
         print(
             f"best of {len(results.configurations)} configurations: success "
-            f"{best['success_rate']:.0%}, {planned.metric} {best[planned.metric]:.4g}"
+            f"{best['success_rate']:.0%}, {spec.metric} {best[spec.metric]:.4g}"
         )
         for file in FILES:
-            print(f"{folder.uri}/results/{file}")
+            print(f"{planned.uri}/results/{file}")
         for trial, error in results.failed[["trial", "error"]].itertuples(index=False):
             print(f"error: trial {trial}: {error}", file=sys.stderr)
         if len(results.failed):
@@ -146,33 +148,30 @@ def main(studies: Path, arguments: Sequence[str] | None = None) -> None:
     app(arguments, obj=studies)
 
 
-def _study(studies: Path, told: str | None, fields: dict[str, Any]) -> tuple[SweepStudy, str]:
-    """The study that was asked for, and what to call it."""
-    if told is None:
-        told = ANY_STUDY if "env" in fields else FIRST_STUDY
-    path = Path(told) if told.endswith((".yaml", ".yml")) else studies / f"{told}.yaml"
+def _study_file(studies: Path, given: str | None, has_env: bool) -> Path:
+    """The file of a study given by its path or by its name in `studies`."""
+    if given is None:
+        given = ANY_STUDY if has_env else DEFAULT_STUDY
+    path = Path(given) if given.endswith((".yaml", ".yml")) else studies / f"{given}.yaml"
     if not path.is_file():
         known = sorted(file.stem for file in studies.glob("*.yaml"))
-        raise ValueError(f"study is '{told}', but must be a .yaml file that exists, or in {known}.")
-    return read_study(path, fields), file_name(fields.get("env", path.stem))
+        raise ValueError(
+            f"study is '{given}', but must be a .yaml file that exists, or in {known}."
+        )
+    return path
 
 
-def _smoke(study: SweepStudy, keep_steps: bool) -> SweepStudy:
+def _smoke(spec: SweepSpec, keep_steps: bool) -> SweepSpec:
     base = replace(
-        study.base,
-        steps=study.base.steps if keep_steps else SMOKE_STEPS,
+        spec.base,
+        steps=spec.base.steps if keep_steps else SMOKE_STEPS,
         evaluate_every=SMOKE_STEPS // 3,
         evaluation_episodes=2,
         final_episodes=4,
-        settings=study.base.settings | SMOKE_SETTINGS,
+        settings=spec.base.settings | SMOKE_SETTINGS,
     )
-    return replace(study, base=base, grace=None)
+    return replace(spec, base=base, grace=None)
 
 
-def _is_given(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name != "DEFAULT"
-
-
-def _tell(line: str) -> None:
+def _print(line: str) -> None:
     print(line, flush=True)
