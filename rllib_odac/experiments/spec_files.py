@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import MISSING, asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from rllib_odac.declarations import declarations
 from rllib_odac.experiments.spec import RunSpec, read_spec
 
 
@@ -44,7 +45,7 @@ def run_fields(where: str, given: Any) -> dict[str, Any]:
     Raises:
         ValueError: If there is no such field, or JSON cannot hold it.
     """
-    known = [field.name for field in fields(RunSpec) if field.name != "seed"]
+    known = [name for name in declarations(RunSpec) if name != "seed"]
     settings = check_mapping(where, given, known).get("settings", {})
     if not isinstance(settings, Mapping):
         raise ValueError(f"{where} has the settings {settings!r}, but they must be a mapping.")
@@ -57,11 +58,8 @@ def run_fields(where: str, given: Any) -> dict[str, Any]:
 
 def changed_fields(spec: RunSpec) -> dict[str, Any]:
     """The fields that differ from their defaults, so that a new field changes no old digest."""
-    defaults = {
-        field.name: field.default if field.default_factory is MISSING else field.default_factory()
-        for field in fields(RunSpec)
-    }
-    return {name: value for name, value in asdict(spec).items() if value != defaults[name]}
+    declared = declarations(RunSpec)
+    return {name: value for name, value in asdict(spec).items() if value != declared[name].default}
 
 
 def check_mapping(where: str, given: Any, allowed: Iterable[str]) -> Mapping[str, Any]:
