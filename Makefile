@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint docs learning bench clean
+.PHONY: demo test test-all lint docs learning bench clean
 
 # Train ODAC on a robot arm until it is solved, evaluate it, draw the curve and film the result.
 demo: $(VENV)/.installed
@@ -13,12 +13,14 @@ demo: $(VENV)/.installed
 		--evaluate-every 500 --out runs/demo
 	@$(PY) -m rllib_odac.cli evaluate runs/demo/checkpoint_final --video runs/demo/solved.mp4
 
-# Unit tests on one core beside those that start Ray, which mostly wait; what they say comes last.
-PYTEST = $(PY) -m pytest -m "not slow"
+# One queue of tests over two workers, each of which starts one Ray for all of its tests.
+PYTEST = $(PY) -m pytest --numprocesses 2 --dist loadfile --durations 10
 test: lint
-	@unit=$$(mktemp); $(PYTEST) tests/unit > $$unit 2>&1 & \
-	$(PYTEST) tests/learning tests/distributed tests/system; status=$$?; \
-	wait $$! || status=1; cat $$unit; rm $$unit; exit $$status
+	@$(PYTEST) -m "not slow"
+
+# The slow ones too: minutes to hours.
+test-all: lint
+	@$(PYTEST)
 
 lint: $(VENV)/.installed-dev
 	@$(PY) -m ruff check .

@@ -49,6 +49,8 @@ def start_ray(
 ) -> None:
     """Joins the Ray cluster at `address` or in RAY_ADDRESS, else starts Ray with room for `wanted`.
 
+    Where this process has Ray already, that one is used.
+
     Args:
         wanted: What will run through Ray.
         debug: Show Ray's own messages.
@@ -58,6 +60,8 @@ def start_ray(
     Raises:
         ValueError: If no cluster answers, or it can never hold what is wanted.
     """
+    import ray
+
     from rllib_odac.runtime.cluster import (
         address_to_join,
         check_room,
@@ -74,7 +78,8 @@ def start_ray(
             "this faster.",
             file=sys.stderr,
         )
-    join_or_start(address, num_cpus(wanted), log_to_driver=debug, logging_level=level)
+    if not ray.is_initialized():
+        join_or_start(address, num_cpus(wanted), log_to_driver=debug, logging_level=level)
     check_room(wanted)
     if joins and not has_room_now(wanted):
         print("note: the cluster is busy; waiting for others to end.", file=sys.stderr)

@@ -22,6 +22,7 @@ from rllib_odac.cli.common import (
 from rllib_odac.experiments.sweeps.results import FILES
 from rllib_odac.experiments.sweeps.spec import SweepSpec, read_sweep_spec
 from rllib_odac.experiments.sweeps.sweep import Sweep, check_storage, run_sweep
+from rllib_odac.runtime.cluster import check_python_path
 
 STORAGE = "~/odac_sweeps"
 DEFAULT_STUDY = "fetch_reach"  # if neither a study nor an environment is given
@@ -118,6 +119,7 @@ def sweep(
         )
         # Every mistake that needs no cluster to be seen shows here, before Ray starts.
         wanted = planned.processes()
+        check_python_path()
         check_storage(planned, resume)
         start_ray(wanted, debug, address)
         _print(f"{planned.trials * seeds} trials into {planned.uri}")

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import socket
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -124,6 +125,22 @@ def join_or_start(address: str | None = None, num_cpus: int = 1, **options: Any)
         os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
         # Without "local", Ray would join any cluster that it finds on this machine.
         ray.init(address="local", num_cpus=cpus, include_dashboard=False, **options)
+
+
+def check_python_path() -> None:
+    """Refuses to start what Ray gives a runtime environment, as Tune's trials, in some paths.
+
+    Ray 2.60 puts the path of Python into a shell command without quotes: in a path with a space no
+    such worker ever starts, and Tune would try for minutes.
+
+    Raises:
+        ValueError: If the path of Python has a space.
+    """
+    if " " in sys.executable:
+        raise ValueError(
+            f"Python is '{sys.executable}', but for sweeps it must be in a path without a space: "
+            "Ray cannot start their trials otherwise."
+        )
 
 
 def check_room(wanted: Sequence[Processes]) -> None:

@@ -21,7 +21,7 @@ SPARING = ["--steps", 1500, "--updates-per-env-step", 0.1]
 @pytest.mark.parametrize(
     ("what", "kills", "arguments"),
     [
-        ("env-runners", 4, [*SPARING, "--pause", 1, 3]),
+        ("env-runners", 2, [*SPARING, "--pause", 1, 2]),
         # whole nodes: `test_lost_node.py` has one in `make test`
         pytest.param(
             *("env-runners", 3, [*SPARING, "--pause", 4, 6, "--node-share", 1]),

@@ -19,7 +19,8 @@ from benchmarks.checkpoint_faults import small_disk
 from rllib_odac.checkpoints.manifest import check_checkpoint
 from rllib_odac.learner import ODACTorchLearner
 from tests.conftest import small_config
-from tests.system.test_command_line import BOX, read_run, wait_for
+from tests.system.commands import BOX, wait_for
+from tests.system.test_command_line import read_run
 
 pytestmark = pytest.mark.distributed
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # actors cannot import the tests

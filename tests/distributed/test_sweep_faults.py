@@ -18,8 +18,9 @@ import yaml
 from ray.cluster_utils import Cluster
 
 from rllib_odac.experiments.run import FIGURES
+from tests.conftest import starts_trials
 
-pytestmark = [pytest.mark.distributed, pytest.mark.slow]
+pytestmark = [pytest.mark.distributed, pytest.mark.slow, starts_trials]
 
 ROOT = Path(__file__).parents[2]
 STORE = 80 * 2**20  # bytes of each node's object store

@@ -9,8 +9,9 @@ import pytest
 
 from rllib_odac.experiments.run import FIGURES, RunSpec
 from rllib_odac.experiments.sweeps.trial import SweepTrial, trial_parameters
+from tests.conftest import starts_trials
 
-pytestmark = pytest.mark.distributed
+pytestmark = [pytest.mark.distributed, starts_trials]
 
 SPEC = RunSpec(
     "odac/Box2D-v0",

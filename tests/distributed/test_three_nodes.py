@@ -16,7 +16,9 @@ from ray.cluster_utils import Cluster
 
 from rllib_odac.experiments.run import Run, RunSpec
 from tests.conftest import small_config
-from tests.system.test_command_line import BOX, odac, read_run, wait_for
+from tests.system.commands import BOX, wait_for
+from tests.system.commands import odac_process as odac
+from tests.system.test_command_line import read_run
 
 pytestmark = pytest.mark.distributed
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # actors cannot import the tests

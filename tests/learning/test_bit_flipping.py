@@ -73,5 +73,6 @@ def test_hindsight_flips_the_right_bits(ray_cluster):
     assert success_rate(objective="her") >= 0.8
 
 
+@pytest.mark.slow
 def test_soft_actor_critic_on_the_same_reward_without_hindsight_does_not(ray_cluster):
     assert success_rate(objective="her", relabel={"own": 1.0}) <= 0.1

@@ -23,7 +23,7 @@ CASES = [
     pytest.param(
         task,
         objective,
-        marks=[] if objective == "odac" or (task, objective) == ("box2d", "her") else [slow],
+        marks=[] if objective == "odac" else [slow],
     )
     for slow in [pytest.mark.slow]
     for task in TASKS

@@ -13,7 +13,8 @@ from rllib_odac import ODAC
 from rllib_odac.checkpoints.manifest import DamagedCheckpoint, read_manifest
 from rllib_odac.rl_module import ODACRLModule
 from tests.conftest import small_config
-from tests.system.test_command_line import BOX, odac
+from tests.system.commands import BOX
+from tests.system.commands import odac_process as odac
 
 pytestmark = pytest.mark.system
 

@@ -1,4 +1,4 @@
-"""The `odac` command as a user runs it: in processes of its own."""
+"""The `odac` command as a user runs it; a process of its own where the process matters."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import imageio.v2 as imageio
@@ -17,33 +16,9 @@ import pandas as pd
 import pytest
 
 from tests.made_up import read_scalars
+from tests.system.commands import BOX, SMALL, odac, odac_process, start_odac, wait_for
 
 pytestmark = pytest.mark.system
-
-SMALL = ["--set", "hidden=(32,32)", "--set", "train_batch_size_per_learner=32"]
-BOX = ["odac/Box2D-v0", *SMALL, "--set", "updates_per_env_step=0.1", "--evaluate-every", "500"]
-
-
-def odac(*arguments, cwd=None, check=True):
-    """Runs `odac` without a terminal and returns the finished process."""
-    process = subprocess.run(
-        [sys.executable, "-m", "rllib_odac.cli", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=300,
-        check=False,
-    )
-    if check:
-        assert process.returncode == 0, process.stderr
-    return process
-
-
-def wait_for(condition, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def read_run(out: Path):
@@ -54,7 +29,7 @@ def read_run(out: Path):
 @pytest.fixture(scope="module")
 def finished_run(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "a run"
-    process = odac("train", *BOX, "--steps", 2000, "--seed", 3, "--out", out)
+    process = odac_process("train", *BOX, "--steps", 2000, "--seed", 3, "--out", out)
     return out, process
 
 
@@ -80,7 +55,7 @@ def test_evaluate_prints_one_object_and_repeats_itself(finished_run, tmp_path):
     out, _ = finished_run
     _, summary = read_run(out)
     arguments = ("evaluate", out / "checkpoint_final", "--json")
-    first = odac(*arguments, "--video", tmp_path / "film.gif")
+    first = odac_process(*arguments, "--video", tmp_path / "film.gif")
     result = json.loads(first.stdout)
     assert result["success_rate"] == pytest.approx(summary["success_rate"])
     assert result["final_distance"] == pytest.approx(summary["final_distance"])
@@ -197,11 +172,7 @@ def test_a_killed_run_resumes_to_the_same_end(tmp_path, finished_run):
     out = tmp_path / "killed"
     arguments = ["train", *BOX, "--steps", "2000", "--seed", "3", "--out", str(out)]
     arguments += ["--checkpoint-every", "1000"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "rllib_odac.cli", *arguments],
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    process = start_odac(*arguments, stdout=subprocess.DEVNULL)
     wait_for(lambda: list((out / "checkpoints").glob("step_*[0-9]")))
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -219,11 +190,7 @@ def test_a_longer_run_goes_on_from_its_newest_checkpoint(tmp_path):
     odac("train", *BOX, "--steps", 500, "--out", out, "--checkpoint-every", 500)
     longer = ["train", *BOX, "--steps", "50000", "--out", str(out), "--checkpoint-every", "500"]
     longer.append("--resume")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "rllib_odac.cli", *longer],
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    process = start_odac(*longer, stdout=subprocess.DEVNULL)
     wait_for((out / "checkpoints" / "step_000001000").is_dir)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -255,7 +222,7 @@ def test_a_config_file_says_what_to_run_and_the_command_line_comes_first(tmp_pat
 ])  # fmt: skip
 def test_a_config_file_that_makes_no_sense(tmp_path, content, words):
     (tmp_path / "task.json").write_text(content)
-    process = odac("train", "--config", tmp_path / "task.json", check=False)
+    process = odac("train", "--config", tmp_path / "task.json", check=False, ray=False)
     assert process.returncode == 2
     assert words in process.stderr
     assert process.stderr.count("\n") == 1
@@ -285,14 +252,14 @@ def test_stop_success_ends_a_run_early(tmp_path):
 
 
 def test_envs_lists_our_own_and_the_robots():
-    process = odac("envs")
+    process = odac("envs", ray=False)
     assert process.stderr == ""
     assert "\x1b" not in process.stdout
     lines = process.stdout.splitlines()
     assert lines[0].split() == ["environment", "goal", "success", "within", "steps", "installed"]
     assert lines[1].split() == ["odac/Box2D-v0", "2:", "ball", "xy", "0.6", "units", "50", "yes"]
     assert len({line.index(word) for line, word in zip(lines, ("goal", "2:"), strict=False)}) == 1
-    rows = json.loads(odac("envs", "--json").stdout)
+    rows = json.loads(odac("envs", "--json", ray=False).stdout)
     assert [line.split()[0] for line in lines[1:]] == [row["id"] for row in rows]
     reach = next(row for row in rows if row["id"] == "FetchReach-v4")
     assert (reach["goal_dim"], reach["units"], reach["horizon"]) == (3, "m", 50)
@@ -327,11 +294,19 @@ def test_envs_lists_our_own_and_the_robots():
     ],
 )
 def test_bad_input_gets_one_sentence(tmp_path, arguments, sentence):
-    process = odac(*arguments, cwd=tmp_path, check=False)
+    process = odac(*arguments, cwd=tmp_path, check=False, ray=False)
     assert process.returncode == 2
     assert sentence in process.stderr
     assert len(process.stderr.strip().splitlines()) == 1
     assert "Traceback" not in process.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_input_ends_a_process_with_one_sentence_before_ray_starts(tmp_path):
+    process = odac_process("train", "FetchReech-v4", cwd=tmp_path, check=False)
+    assert process.returncode == 2
+    assert "did you mean FetchReach-v4" in process.stderr
+    assert len(process.stderr.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())
 
 

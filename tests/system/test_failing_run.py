@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from tests.system.test_command_line import BOX, odac
+from tests.system.commands import BOX, odac, odac_process
 
 pytestmark = pytest.mark.system
 
@@ -40,7 +40,7 @@ def test_what_was_learned_is_saved_and_the_traceback_is_for_those_who_ask(tmp_pa
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
     out = tmp_path / "run"
     arguments = ["train", "breaks:Breaks-v0", *BOX[1:], "--out", out]
-    process = odac(*arguments, check=False)
+    process = odac_process(*arguments, check=False)
     assert process.returncode == 2
     going_on, error = process.stderr.splitlines()
     assert error == "error: the simulator lost its connection"

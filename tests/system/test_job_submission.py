@@ -18,9 +18,10 @@ import pandas as pd
 import pytest
 
 from rllib_odac.experiments.run import FIGURES, RunSpec, read_spec
+from tests.conftest import starts_trials
 
 pytest.importorskip("aiohttp", reason='job submission needs pip install "rllib-odac[cluster]"')
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, starts_trials]
 
 ROOT = Path(__file__).parents[2]
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
@@ -180,6 +181,7 @@ def test_the_report_is_one_file_that_a_browser_shows(job, tmp_path):
     assert (0xC2, 0x41, 0x0C) in colours  # the best trial's line
 
 
+@pytest.mark.slow
 def test_a_head_started_in_the_checkout_needs_no_working_directory(head, tmp_path):
     finished = head.submit(
         *("--", "python", "tune_configs/sweep.py", "--smoke", "--env", "odac/Box2D-v0"),

@@ -10,7 +10,7 @@ import pytest
 
 from rllib_odac import make_env
 from rllib_odac.envs.headless import _has_library
-from tests.system.test_command_line import odac
+from tests.system.commands import odac
 
 pytestmark = pytest.mark.system
 needs_gl = pytest.mark.skipif(

@@ -6,12 +6,12 @@ import os
 import shlex
 import signal
 import subprocess
-import sys
 
 import psutil
 import pytest
 
-from tests.system.test_command_line import BOX, odac, read_run, wait_for
+from tests.system.commands import BOX, odac, start_odac, wait_for
+from tests.system.test_command_line import read_run
 
 pytestmark = pytest.mark.system
 
@@ -20,11 +20,8 @@ LONG = [*BOX, "--steps", "100000000", "--evaluation-episodes", "2"]
 
 def start(out, *arguments):
     """A training that ends only if it is told to, and its child processes."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "rllib_odac.cli", "train", *LONG, "--out", str(out), *arguments],
-        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True},
-        start_new_session=True,
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = start_odac("train", *LONG, "--out", out, *arguments, **pipes)
     wait_for(lambda: num_rows(out) >= 2)
     return process, psutil.Process(process.pid).children(recursive=True)
 
@@ -40,7 +37,10 @@ def are_gone(children):
 
 @pytest.mark.parametrize(
     ("number", "arguments"),
-    [(signal.SIGTERM, ()), (signal.SIGINT, ("--num-env-runners", "1", "--num-learners", "1"))],
+    [
+        pytest.param(signal.SIGTERM, (), marks=pytest.mark.slow),
+        (signal.SIGINT, ("--num-env-runners", "1", "--num-learners", "1")),
+    ],
     ids=["one process", "three processes"],
 )
 def test_a_signal_stops_with_a_checkpoint_and_says_how_to_go_on(tmp_path, number, arguments):

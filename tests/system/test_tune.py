@@ -13,9 +13,9 @@ from ray.rllib.algorithms.callbacks import DefaultCallbacks
 
 from rllib_odac import ODAC
 from rllib_odac.checkpoints.manifest import check_checkpoint
-from tests.conftest import small_config
+from tests.conftest import small_config, starts_trials
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, starts_trials]
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # actors cannot import the tests
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -199,6 +200,18 @@ def test_the_command_tells_of_a_mistake_in_one_sentence(
     assert told.startswith("error: ")
     assert words in told
     assert told.count("\n") == 1
+
+
+def test_python_in_a_path_with_a_space_is_refused_before_ray_starts(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "executable", "/home/a user/venv/bin/python")
+    monkeypatch.setattr("rllib_odac.cli.sweep.start_ray", lambda *_: pytest.fail("Ray started"))
+    with pytest.raises(SystemExit) as end:
+        main(CONFIGS / "sweeps", ["--smoke", "--storage", str(tmp_path / "storage")])
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: Python is '/home/a user/venv/bin/python', but for sweeps it")
+    assert error.count("\n") == 1
+    assert not (tmp_path / "storage").exists()
 
 
 def test_a_schedule_stands_for_its_first_value_among_numbers():

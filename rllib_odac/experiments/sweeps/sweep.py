@@ -21,7 +21,7 @@ from rllib_odac.checkpoints.storage import Storage
 from rllib_odac.experiments.sweeps.space import MUTABLE
 from rllib_odac.experiments.sweeps.spec import SweepSpec
 from rllib_odac.files import write_text
-from rllib_odac.runtime.cluster import Processes, own_process, processes
+from rllib_odac.runtime.cluster import Processes, check_python_path, own_process, processes
 
 if TYPE_CHECKING:
     from rllib_odac.experiments.sweeps.results import SweepResults
@@ -196,6 +196,9 @@ def run_sweep(
 
     Returns:
         The results, which have been written too.
+
+    Raises:
+        ValueError: If Ray cannot start trials here; see `check_python_path`.
     """
     from ray import tune
 
@@ -204,6 +207,7 @@ def run_sweep(
     from rllib_odac.experiments.sweeps.results import SweepResults
     from rllib_odac.experiments.sweeps.trial import SweepTrial
 
+    check_python_path()
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", SNAPSHOT_S)
     # Snapshots that often are meant.
     os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
