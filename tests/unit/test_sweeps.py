@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -203,7 +202,8 @@ def test_the_command_tells_of_a_mistake_in_one_sentence(
 
 
 def test_python_in_a_path_with_a_space_is_refused_before_ray_starts(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "executable", "/home/a user/venv/bin/python")
+    spaced = SimpleNamespace(executable="/home/a user/venv/bin/python")
+    monkeypatch.setattr("rllib_odac.runtime.cluster.sys", spaced)
     monkeypatch.setattr("rllib_odac.cli.sweep.start_ray", lambda *_: pytest.fail("Ray started"))
     with pytest.raises(SystemExit) as end:
         main(CONFIGS / "sweeps", ["--smoke", "--storage", str(tmp_path / "storage")])
