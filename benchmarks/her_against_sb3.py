@@ -38,7 +38,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from rllib_odac import make_env
 from rllib_odac.agent.networks import RunningNormalizer
-from rllib_odac.experiments.run import Run, RunSpec
+from rllib_odac.experiments.run import Run
+from rllib_odac.experiments.spec import RunSpec
 from rllib_odac.runtime.evaluation import held_out_seeds
 
 matplotlib.use("Agg")

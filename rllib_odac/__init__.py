@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from rllib_odac.config import ODACConfig
     from rllib_odac.deploy import Policy, export_policy, load_policy
     from rllib_odac.envs import goal_env, make_env, make_vector_env, register_envs
-    from rllib_odac.experiments.run import Run, RunSpec
+    from rllib_odac.experiments.run import Run
+    from rllib_odac.experiments.spec import RunSpec
     from rllib_odac.maths.tabular import TabularODAC
     from rllib_odac.replay.buffer import GoalReplay
     from rllib_odac.replay.episodes import GoalEpisode
@@ -29,7 +30,7 @@ _LAZY = {
     "GoalReplay": "rllib_odac.replay.buffer",
     "Policy": "rllib_odac.deploy",
     "Run": "rllib_odac.experiments.run",
-    "RunSpec": "rllib_odac.experiments.run",
+    "RunSpec": "rllib_odac.experiments.spec",
     "TabularODAC": "rllib_odac.maths.tabular",
     "export_policy": "rllib_odac.deploy",
     "goal_env": "rllib_odac.envs",

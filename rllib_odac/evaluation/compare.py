@@ -19,7 +19,7 @@ from rllib_odac.evaluation.statistics import (
     median_time,
     probability_of_improvement,
 )
-from rllib_odac.experiments.run import FIGURES
+from rllib_odac.metrics import FIGURES
 
 # Of each metric: its meaning, the factor it is shown with, and whether more is better.
 METRICS = {

@@ -26,10 +26,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from rllib_odac import metrics
 from rllib_odac.checkpoints.manifest import checkpoints_of_run, read_manifest, restore_newest
-from rllib_odac.experiments.spec import RunSpec, read_spec
+from rllib_odac.experiments.spec import RunSpec
 from rllib_odac.files import PARTIAL, write_json, write_text
+from rllib_odac.metrics import FIGURES, LEARNING, METRICS
 from rllib_odac.runtime.cluster import Processes, check_room, join_or_start, num_cpus, processes
 from rllib_odac.runtime.faults import InterruptedRun
 
@@ -38,12 +38,9 @@ if TYPE_CHECKING:
 
     from rllib_odac.algorithm import ODAC
 
-__all__ = ["FIGURES", "PROGRESS_COLUMNS", "Run", "RunSpec", "read_spec"]
-
-FIGURES, LEARNING = tuple(metrics.FIGURES), tuple(metrics.LEARNING)
-PROGRESS_COLUMNS = tuple(metrics.METRICS)
 CHECKPOINTS_KEPT = 2
-LEARNER_FAILURES = 3  # in a row, without a new checkpoint in between, that a run goes on after
+MAX_LEARNER_FAILURES = 3  # in a row, without a new checkpoint in between, that a run survives
+PACKAGES = ("rllib-odac", "ray", "torch", "gymnasium", "mujoco", "numpy")  # named in the summary
 
 logger = logging.getLogger(__name__)
 
@@ -74,13 +71,15 @@ class Run:
         on_row: Callable[[Mapping[str, Any]], None] = lambda row: None,
     ) -> None:
         self.out = Path(out).absolute()
-        self.resume = resume
-        self.on_row = on_row
         self.rows: list[dict[str, Any]] = []
-        self._algorithm: ODAC | None = None
+        self._on_row = on_row
+        self._algorithm: ODAC | None = None  # while it trains
         self._config = spec.config()
-        self.spec = self._with_its_checkpoints(spec)
-        self._check_directory()
+        # Saving drops open episodes, so the interval between checkpoints is part of what a run
+        # does: it is written out, and a resumed run keeps its own unless another is given.
+        interval = spec.checkpoint_every or (self._stored_interval() if resume else None)
+        self.spec = replace(spec, checkpoint_every=interval or spec.checkpoint_interval)
+        self._check_directory(resume)
         try:
             self.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -95,14 +94,21 @@ class Run:
         if not path.exists():
             return None
         summary: dict[str, Any] = json.loads(path.read_text())
-        stop = self.spec.stop_success
-        solved = stop is not None and summary["success_rate"] >= stop
-        return summary if summary["env_steps"] >= self.spec.steps or solved else None
+        is_finished = self._is_finished(summary["env_steps"], summary["success_rate"])
+        return summary if is_finished else None
 
     @property
     def processes(self) -> list[Processes]:
         """The processes that this run starts through Ray, beside the one it is called in."""
         return processes(self._config)
+
+    @property
+    def env_steps_saved(self) -> int:
+        """Environment steps of the newest checkpoint; 0 if there is none."""
+        for checkpoint in checkpoints_of_run(self.out):
+            with contextlib.suppress(ValueError):  # damaged
+                return int(read_manifest(checkpoint)["env_steps"])
+        return 0
 
     def train(self) -> dict[str, Any]:
         """Trains to the end and returns the summary.
@@ -110,11 +116,11 @@ class Run:
         It uses the Ray cluster that this process has joined. If it has joined none, it joins the
         one that the variable RAY_ADDRESS names, or starts Ray with room for every process.
 
+        Where a learner dies, the run is resumed from its newest checkpoint. Where something else
+        fails, a checkpoint is written first, if the learners are whole.
+
         Returns:
             What `summary.json` holds.
-
-        Where a learner dies, all begins anew from the newest checkpoint. Where something else
-        fails, a checkpoint is written first, if the learners are whole.
 
         Raises:
             ValueError: If the cluster can never hold the run's processes.
@@ -129,15 +135,15 @@ class Run:
             join_or_start(num_cpus=num_cpus(self.processes))
         check_room(self.processes)
         write_json(self.out / "config.json", asdict(self.spec))
-        failures, reached = 0, -1
+        failures, steps_at_failure = 0, -1
         while True:
             try:
                 return self._train_until_a_learner_dies()
             except LearnerLostError as error:
                 steps = self.env_steps_saved
-                failures = failures + 1 if steps == reached else 1
-                reached = steps
-                if failures > LEARNER_FAILURES:
+                failures = failures + 1 if steps == steps_at_failure else 1
+                steps_at_failure = steps
+                if failures > MAX_LEARNER_FAILURES:
                     raise RuntimeError(
                         f"A learner was lost {failures} times without a new checkpoint in between; "
                         "the run goes on with --resume."
@@ -148,19 +154,11 @@ class Run:
                     steps,
                 )
 
-    @property
-    def env_steps_saved(self) -> int:
-        """Environment steps of the newest checkpoint; 0 if there is none."""
-        for checkpoint in checkpoints_of_run(self.out):
-            with contextlib.suppress(ValueError):  # damaged
-                return int(read_manifest(checkpoint)["env_steps"])
-        return 0
-
     def stop(self) -> bool:
-        """Lets `train`, from a signal handler or another thread, save soon and end.
+        """Makes `train` save and end soon; call it from a signal handler or another thread.
 
         Returns:
-            Whether it trains; if not, there is nothing to be saved, and nothing has been done.
+            Whether it trains; if not, there is nothing to save, and nothing has been done.
         """
         if self._algorithm is not None:
             self._algorithm.is_interrupted = True
@@ -173,65 +171,63 @@ class Run:
         try:
             self._restore(algorithm)
             self._algorithm = algorithm
-            with open_writer(self.out / "tensorboard", algorithm.env_steps) as board:
-                self._train(algorithm, board)
+            with open_writer(self.out / "tensorboard", algorithm.env_steps) as writer:
+                self._train(algorithm, writer)
             self._algorithm = None  # what is left is quickly done
             return self._finish(algorithm)
         except Exception as error:
             if algorithm.has_lost_a_learner:
                 raise LearnerLostError from error
             if self._algorithm is not None:
-                self._save_what_there_is(algorithm, error)
+                self._save_after(error, algorithm)
             raise
         finally:
             self._algorithm = None
             algorithm.stop()
 
-    def _save_what_there_is(self, algorithm: ODAC, error: Exception) -> None:
+    def _save_after(self, error: Exception, algorithm: ODAC) -> None:
         """Writes a checkpoint after an interruption, or a failure that spared the learners."""
         if isinstance(error, InterruptedRun):
             algorithm.drain()
-            self._checkpoint(algorithm, self._checkpoint_path(algorithm.env_steps))
+            self._save_checkpoint(algorithm)
         elif algorithm.can_be_saved:
-            with contextlib.suppress(Exception):  # what failed first is what counts
+            with contextlib.suppress(Exception):  # the first failure is the one to report
                 algorithm.forget_samples()
-                self._checkpoint(algorithm, self._checkpoint_path(algorithm.env_steps))
+                self._save_checkpoint(algorithm)
 
-    def _train(self, algorithm: ODAC, board: SummaryWriter) -> None:
+    def _train(self, algorithm: ODAC, writer: SummaryWriter) -> None:
         from rllib_odac.experiments.tensorboard import write_scalars
 
         start = time.perf_counter() - (self.rows[-1]["wall_s"] if self.rows else 0.0)
-        saved = algorithm.env_steps
+        saved_at = algorithm.env_steps
         algorithm.end_at(self.spec.steps)
         while algorithm.env_steps < self.spec.steps:
             left = self.spec.steps - algorithm.env_steps
             if left < self.spec.evaluate_every:
                 algorithm.shorten_iteration(left)
-            result = algorithm.train()
-            row = self._row(algorithm, result)
-            is_due = algorithm.env_steps - saved >= self.spec.checkpoint_interval
+            row = self._row(algorithm, algorithm.train())
+            is_due = algorithm.env_steps - saved_at >= self.spec.checkpoint_interval
             if is_due:
                 algorithm.drain()  # a checkpoint needs it, and it may bring the last steps
-            solved = self._is_solved(row["success_rate"])
-            if solved or algorithm.env_steps >= self.spec.steps:
+            if self._is_finished(algorithm.env_steps, row["success_rate"]):
                 # The last figures are those of the thorough evaluation.
                 algorithm.drain()
                 row |= {"env_steps": algorithm.env_steps, "updates": algorithm.updates}
                 row |= algorithm.evaluate_held_out(self.spec.final_episodes)
-                solved = self._is_solved(row["success_rate"])
             row["wall_s"] = round(time.perf_counter() - start, 2)
-            self.rows.append({name: row.get(name) for name in PROGRESS_COLUMNS})
+            self.rows.append({name: row.get(name) for name in METRICS})
             self._write_progress()
-            write_scalars(board, self.rows[-1])
-            self.on_row(self.rows[-1])
-            if solved or algorithm.env_steps >= self.spec.steps:
+            write_scalars(writer, self.rows[-1])
+            self._on_row(self.rows[-1])
+            if self._is_finished(algorithm.env_steps, row["success_rate"]):
                 return
             if is_due:
-                self._checkpoint(algorithm, self._checkpoint_path(algorithm.env_steps))
-                saved = algorithm.env_steps
+                self._save_checkpoint(algorithm)
+                saved_at = algorithm.env_steps
 
-    def _is_solved(self, success_rate: float) -> bool:
-        return self.spec.stop_success is not None and success_rate >= self.spec.stop_success
+    def _is_finished(self, env_steps: int, success_rate: float) -> bool:
+        stop = self.spec.stop_success
+        return env_steps >= self.spec.steps or (stop is not None and success_rate >= stop)
 
     def _row(self, algorithm: ODAC, result: Mapping[str, Any]) -> dict[str, Any]:
         learned = result.get("learners", {}).get("default_policy", {})
@@ -247,39 +243,35 @@ class Run:
     def _finish(self, algorithm: ODAC) -> dict[str, Any]:
         from rllib_odac.evaluation.plots import plot_learning_curve
 
-        self._checkpoint(algorithm, self.out / "checkpoint_final")
+        algorithm.save_to_path(str(self.out / "checkpoint_final"))
         plot_learning_curve(
             pd.DataFrame(self.rows),
             self.out / "learning_curve.png",
             f"{self.spec.objective} on {self.spec.env}, seed {self.spec.seed}",
         )
+        versions = {name: version(name) for name in PACKAGES}
         summary = self.rows[-1] | {
             "env": self.spec.env,
             "objective": self.spec.objective,
             "seed": self.spec.seed,
             "evaluation_episodes": self.spec.final_episodes,
             "faults": asdict(algorithm.losses),
-            "versions": {
-                name: version(name)
-                for name in ("rllib-odac", "ray", "torch", "gymnasium", "mujoco", "numpy")
-            }
-            | {"python": platform.python_version()},
+            "versions": versions | {"python": platform.python_version()},
         }
         write_json(self.out / "summary.json", summary)
         return summary
 
     # Checkpoints and resuming ---------------------------------------------------------------------
 
-    def _checkpoint_path(self, env_steps: int) -> Path:
-        return self.out / "checkpoints" / f"step_{env_steps:09d}"
-
-    def _checkpoint(self, algorithm: ODAC, path: Path) -> None:
-        algorithm.save_to_path(str(path))
-        if path.parent.name == "checkpoints":
-            for old in sorted(path.parent.glob("step_*[0-9]"))[:-CHECKPOINTS_KEPT]:
-                shutil.rmtree(old)
+    def _save_checkpoint(self, algorithm: ODAC) -> None:
+        """Writes a checkpoint, and removes the oldest."""
+        directory = self.out / "checkpoints"
+        algorithm.save_to_path(str(directory / f"step_{algorithm.env_steps:09d}"))
+        for old in sorted(directory.glob("step_*[0-9]"))[:-CHECKPOINTS_KEPT]:
+            shutil.rmtree(old)
 
     def _restore(self, algorithm: ODAC) -> None:
+        """Restores the newest whole checkpoint, if there is one, and the progress until then."""
         self.rows = []
         if restore_newest(self.out, algorithm.restore_from_path) is not None:
             progress = pd.read_csv(self.out / "progress.csv", float_precision="round_trip")
@@ -291,23 +283,19 @@ class Run:
         self._write_progress()
 
     def _write_progress(self) -> None:
-        progress = pd.DataFrame(self.rows, columns=list(PROGRESS_COLUMNS))
+        progress = pd.DataFrame(self.rows, columns=list(METRICS))
         write_text(self.out / "progress.csv", progress.to_csv(index=False))
 
-    def _with_its_checkpoints(self, spec: RunSpec) -> RunSpec:
-        """The specification with the interval between checkpoints written out.
+    def _stored_interval(self) -> int | None:
+        """The interval between checkpoints of the run in the directory, if there is one."""
+        with contextlib.suppress(OSError, ValueError):  # a damaged file is reported later
+            interval: int | None = json.loads((self.out / "config.json").read_text()).get(
+                "checkpoint_every"
+            )
+            return interval
+        return None
 
-        Saving drops open episodes, so the interval is part of what a run does: one that is resumed
-        to go further keeps its own, unless it is told otherwise.
-        """
-        path = self.out / "config.json"
-        interval = spec.checkpoint_every
-        if interval is None and self.resume and path.is_file():
-            with contextlib.suppress(ValueError):  # a damaged file is reported later
-                interval = json.loads(path.read_text()).get("checkpoint_every")
-        return replace(spec, checkpoint_every=interval or spec.checkpoint_interval)
-
-    def _check_directory(self) -> None:
+    def _check_directory(self, resume: bool) -> None:
         path = self.out / "config.json"
         if self.out.exists() and not self.out.is_dir():
             raise ValueError(f"out is '{self.out}', which is a file; it must be a directory.")
@@ -319,16 +307,16 @@ class Run:
                     "run to resume."
                 )
             return
-        wanted = json.loads(json.dumps(asdict(self.spec)))
         try:
             stored = json.loads(path.read_text())
         except ValueError as error:
             raise ValueError(f"'{path}' is damaged: {error}.") from None
-        if not self.resume:
+        if not resume:
             raise ValueError(
                 f"out is '{self.out}', which holds a run of {stored['env']} already; give another "
                 "directory, or --resume to go on with it."
             )
+        wanted = json.loads(json.dumps(asdict(self.spec)))
         for name in ("env", "objective", "seed", "settings"):  # the rest may change on the way
             if stored[name] != wanted[name]:
                 raise ValueError(

@@ -11,7 +11,8 @@ import pytest
 import ray
 from ray import cloudpickle
 
-from rllib_odac.experiments.run import Run, RunSpec
+from rllib_odac.experiments.run import Run
+from rllib_odac.experiments.spec import RunSpec
 from rllib_odac.runtime.faults import EnvRunnersLostError
 from tests import faulty
 from tests.conftest import small_config

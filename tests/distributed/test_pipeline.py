@@ -212,7 +212,8 @@ def test_an_error_of_one_learner_ends_the_run(ray_cluster):
 
 
 def test_a_run_in_a_directory_ends_within_its_budget(ray_cluster, tmp_path):
-    from rllib_odac.experiments.run import Run, RunSpec
+    from rllib_odac.experiments.run import Run
+    from rllib_odac.experiments.spec import RunSpec
 
     spec = RunSpec(
         "odac/Box2D-v0",

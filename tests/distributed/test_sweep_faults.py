@@ -17,7 +17,7 @@ import ray
 import yaml
 from ray.cluster_utils import Cluster
 
-from rllib_odac.experiments.run import FIGURES
+from rllib_odac.metrics import FIGURES
 from tests.conftest import starts_trials
 
 pytestmark = [pytest.mark.distributed, pytest.mark.slow, starts_trials]

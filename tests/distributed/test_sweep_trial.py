@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from rllib_odac.experiments.run import FIGURES, RunSpec
+from rllib_odac.experiments.spec import RunSpec
 from rllib_odac.experiments.sweeps.trial import SweepTrial, trial_parameters
+from rllib_odac.metrics import FIGURES
 from tests.conftest import starts_trials
 
 pytestmark = [pytest.mark.distributed, starts_trials]

@@ -14,7 +14,8 @@ import ray
 from ray import cloudpickle
 from ray.cluster_utils import Cluster
 
-from rllib_odac.experiments.run import Run, RunSpec
+from rllib_odac.experiments.run import Run
+from rllib_odac.experiments.spec import RunSpec
 from tests.conftest import small_config
 from tests.system.commands import BOX, wait_for
 from tests.system.commands import odac_process as odac

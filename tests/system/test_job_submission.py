@@ -17,7 +17,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from rllib_odac.experiments.run import FIGURES, RunSpec, read_spec
+from rllib_odac.experiments.spec import RunSpec, read_spec
+from rllib_odac.metrics import FIGURES
 from tests.conftest import starts_trials
 
 pytest.importorskip("aiohttp", reason='job submission needs pip install "rllib-odac[cluster]"')

@@ -13,7 +13,7 @@ import pytest
 from rllib_odac import ODACConfig, make_env
 from rllib_odac.agent.objectives import OBJECTIVES
 from rllib_odac.envs.registry import OWN_ENVS
-from rllib_odac.experiments.run import RunSpec, read_spec
+from rllib_odac.experiments.spec import RunSpec, read_spec
 from tests.conftest import small_config
 from tests.unit.test_exploration_goals import Ending
 

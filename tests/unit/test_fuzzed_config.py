@@ -11,7 +11,7 @@ import ray
 
 from rllib_odac import ODACConfig
 from rllib_odac.declarations import declarations
-from rllib_odac.experiments.run import RunSpec
+from rllib_odac.experiments.spec import RunSpec
 from rllib_odac.settings import SETTINGS
 
 WRONG = [

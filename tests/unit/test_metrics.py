@@ -12,15 +12,15 @@ from typer.testing import CliRunner
 
 from rllib_odac import metrics
 from rllib_odac.cli import app
-from rllib_odac.experiments.run import PROGRESS_COLUMNS
 from rllib_odac.experiments.tensorboard import open_writer, write_scalars
+from rllib_odac.metrics import METRICS
 from tests.made_up import make_learner, read_scalars
 
 
 def test_the_page_of_metrics_is_the_code():
     page = Path(__file__).parents[2] / "docs" / "metrics.md"
     assert page.read_text() == metrics.as_markdown()
-    assert all(f"| `{name}` |" in page.read_text() for name in PROGRESS_COLUMNS)
+    assert all(f"| `{name}` |" in page.read_text() for name in METRICS)
     helped = CliRunner().invoke(app, ["train", "--help"]).output
     assert all(f"{name}:" in helped for name in ("unreached_value", "effective_horizon", "wall_s"))
 
@@ -48,7 +48,7 @@ def test_quantiles_are_those_of_the_batch():
 
 
 def test_scalars_of_a_run_that_goes_on(tmp_path):
-    row = dict.fromkeys(PROGRESS_COLUMNS) | {"env_steps": 500, "success_rate": 0.25, "reward": -2.0}
+    row = dict.fromkeys(METRICS) | {"env_steps": 500, "success_rate": 0.25, "reward": -2.0}
     with open_writer(tmp_path, 0) as writer:
         write_scalars(writer, row)
         write_scalars(writer, row | {"env_steps": 1000, "reward": -1.0})

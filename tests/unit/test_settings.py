@@ -15,7 +15,7 @@ from rllib_odac import settings as module
 from rllib_odac.agent.objectives import OBJECTIVES
 from rllib_odac.cli import app
 from rllib_odac.declarations import declarations
-from rllib_odac.experiments.run import RunSpec
+from rllib_odac.experiments.spec import RunSpec
 from rllib_odac.settings import SETTINGS
 
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import rllib_odac.experiments.run
 from rllib_odac.cli import app
 from rllib_odac.experiments import study_runner
-from rllib_odac.experiments.run import RunSpec
+from rllib_odac.experiments.spec import RunSpec
 from rllib_odac.experiments.study import Study, read_study, select, validate
 from rllib_odac.experiments.study_results import ROW_COLUMNS, StudyResults
 from rllib_odac.experiments.study_runner import run_study, train_run
