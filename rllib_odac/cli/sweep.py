@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,12 +19,14 @@ from rllib_odac.cli.common import (
     quiet_libraries,
     start_ray,
 )
+from rllib_odac.cli.options import field_options, takes
+from rllib_odac.declarations import declarations
+from rllib_odac.experiments.spec import RunSpec
 from rllib_odac.experiments.sweeps.results import FILES
 from rllib_odac.experiments.sweeps.spec import SweepSpec, read_sweep_spec
 from rllib_odac.experiments.sweeps.sweep import Sweep, check_storage, run_sweep
 from rllib_odac.runtime.cluster import check_python_path
 
-STORAGE = "~/odac_sweeps"
 DEFAULT_STUDY = "fetch_reach"  # if neither a study nor an environment is given
 ANY_STUDY = "any"  # the space for an environment that has no study
 
@@ -38,35 +40,21 @@ SMOKE_SETTINGS = {
 }
 
 
+RUN_FIELDS = ("env", "objective", "steps")
+SWEEP_FIELDS = [name for name in declarations(Sweep) if name not in ("spec", "storage")]
+
+
+@takes(field_options(RunSpec, RUN_FIELDS) + field_options(Sweep, SWEEP_FIELDS))
 def sweep(
+    *,
     context: typer.Context,
     study: Annotated[
         str | None, typer.Option(help="Study file, or its name in tune_configs/sweeps/.")
     ] = None,
-    env: Annotated[str | None, typer.Option(help=r"Environment id \[the study's].")] = None,
-    objective: Annotated[
-        str | None, typer.Option(help=r"odac, her, sac, discern or uvd \[the study's].")
-    ] = None,
-    trials: Annotated[
-        int | None, typer.Option(help=rf"Configurations, first the study's base \[{Sweep.trials}].")
-    ] = None,
-    seeds: Annotated[int, typer.Option(help="Seeds of each configuration.")] = Sweep.seeds,
-    steps: Annotated[
-        int | None, typer.Option(help=r"Environment steps of a trial \[the study's].")
-    ] = None,
-    scheduler: Annotated[str, typer.Option(help="asha, pbt or none.")] = Sweep.scheduler,
-    searcher: Annotated[str, typer.Option(help="random or optuna.")] = Sweep.searcher,
-    num_env_runners: Annotated[int, typer.Option(help="Remote env runners of a trial.")] = 0,
-    num_learners: Annotated[int, typer.Option(help="Remote learners of a trial.")] = 0,
-    num_gpus_per_learner: Annotated[float, typer.Option(help="GPUs of each learner.")] = 0.0,
     storage: Annotated[
         str,
         typer.Option(envvar="ODAC_STORAGE", help="Directory or URI that all nodes can write to."),
-    ] = STORAGE,
-    name: Annotated[
-        str | None, typer.Option(help=r"The sweep's folder in it \[study, objective, scheduler].")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of the search, and the first of the trials.")] = 0,
+    ] = "~/odac_sweeps",
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the sweep of that name, if there is one.")
     ] = False,
@@ -76,53 +64,33 @@ def sweep(
     address: Annotated[
         str | None, typer.Option(help=r"Join this Ray cluster \[start Ray on this machine].")
     ] = None,
-    wandb: Annotated[
-        str | None, typer.Option(help="Log to this project of Weights & Biases too.")
-    ] = None,
-    mlflow: Annotated[
-        str | None, typer.Option(help="Log to the MLflow at this tracking URI too.")
-    ] = None,
     debug: Debug = False,
+    **fields: Any,
 ) -> None:
     """Search ODAC's hyper-parameters with Ray Tune: every trial is a run as `odac train` makes it.
 
-    Results: results.csv, results.parquet, best.json (for `odac train --config`) and report.html.
+    Environment, objective and steps are the study's unless they are given, and the name is made of
+    study, objective and scheduler. Results: results.csv, results.parquet, best.json (for
+    `odac train --config`) and report.html.
     """
     with errors_in_one_sentence(debug), quiet_libraries(debug):
-        given = {"env": env, "objective": objective, "steps": steps}
-        fields = {key: value for key, value in given.items() if value is not None}
-        path = _study_file(context.obj, study, has_env=env is not None)
-        spec = read_sweep_spec(path, fields)
-        label = file_name(env or path.stem)
-        suffix = ""
+        given = {name: value for name, value in fields.items() if value is not None}
+        run_fields = {name: given.pop(name) for name in RUN_FIELDS if name in given}
+        path = _study_file(context.obj, study, has_env="env" in run_fields)
+        spec = read_sweep_spec(path, run_fields)
+        scheduler = given.get("scheduler", Sweep.scheduler)
+        name = f"{file_name(run_fields.get('env', path.stem))}-{spec.base.objective}-{scheduler}"
         if smoke:
-            spec = _smoke(spec, keep_steps=steps is not None)
-            suffix = time.strftime("-smoke-%Y%m%d-%H%M%S")  # unique
-            if trials is None:
-                trials = 2 * SMOKE_TRIALS if scheduler == "pbt" else SMOKE_TRIALS
-        planned = Sweep(
-            spec=spec,
-            name=name or f"{label}-{spec.base.objective}-{scheduler}{suffix}",
-            storage=storage,
-            trials=Sweep.trials if trials is None else trials,
-            seeds=seeds,
-            scheduler=scheduler,
-            searcher=searcher,
-            resources={
-                "num_env_runners": num_env_runners,
-                "num_learners": num_learners,
-                "num_gpus_per_learner": num_gpus_per_learner,
-            },
-            seed=seed,
-            wandb=wandb,
-            mlflow=mlflow,
-        )
+            spec = _smoke(spec, keep_steps="steps" in run_fields)
+            given.setdefault("trials", SMOKE_TRIALS * (2 if scheduler == "pbt" else 1))
+            name += time.strftime("-smoke-%Y%m%d-%H%M%S")  # unique
+        planned = Sweep(spec=spec, storage=storage, **{"name": name} | given)
         # Every mistake that needs no cluster to be seen shows here, before Ray starts.
         wanted = planned.processes()
         check_python_path()
         check_storage(planned, resume)
         start_ray(wanted, debug, address)
-        _print(f"{planned.trials * seeds} trials into {planned.uri}")
+        _print(f"{planned.trials * planned.seeds} trials into {planned.uri}")
         results = run_sweep(planned, on_trial=_print, verbose=2 if debug else 0)
         best = results.best
         print(

@@ -70,8 +70,7 @@ def check_places(nodes: dict[str, dict[str, float]]) -> None:
     from rllib_odac.experiments.sweeps.sweep import Sweep
 
     study = SweepSpec(RunSpec("odac/Box2D-v0"), read_space({"lr": {"choice": [0.001]}}))
-    resources = {"num_env_runners": 4, "num_learners": 1, "num_gpus_per_learner": 1}
-    sweep = Sweep(study, "x", "x", resources=resources)
+    sweep = Sweep(study, "x", "x", num_env_runners=4, num_learners=1, num_gpus_per_learner=1)
     places = {
         each.setting: [
             kind

@@ -112,12 +112,12 @@ def test_settings_of_the_density_are_searched_only_where_it_is_learned():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"trials": 0}, "trials is 0, but must be at least 1"),
-        ({"seeds": 0}, "seeds is 0, but must be at least 1"),
-        ({"scheduler": "hyperband"}, "scheduler is 'hyperband', but must be one of"),
-        ({"searcher": "grid"}, "searcher is 'grid', but must be one of"),
-        ({"name": "a/b"}, "name is 'a/b', but must consist of"),
-        ({"name": ".."}, "name is '..', but must consist of"),
+        ({"trials": 0}, "trials is 0, but must be a whole number of at least 1"),
+        ({"seeds": 0}, "seeds is 0, but must be a whole number of at least 1"),
+        ({"scheduler": "hyperband"}, "scheduler is 'hyperband', but must be \"asha\""),
+        ({"searcher": "grid"}, "searcher is 'grid', but must be \"random\""),
+        ({"name": "a/b"}, "name is 'a/b', but must be letters, digits"),
+        ({"name": ".."}, "name is '..', but must be letters, digits"),
         ({"scheduler": "pbt", "seeds": 2}, "at least 2 trials, of one seed each"),
         ({"scheduler": "pbt", "searcher": "optuna"}, "must be random with scheduler pbt"),
         (

@@ -12,12 +12,23 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rllib_odac.checkpoints.storage import Storage
+from rllib_odac.declarations import (
+    COUNT,
+    COUNT_FROM_0,
+    NON_NEGATIVE,
+    SEED,
+    Rule,
+    declarations,
+    lists_its_settings,
+    one_of,
+    setting,
+)
 from rllib_odac.experiments.sweeps.space import MUTABLE
 from rllib_odac.experiments.sweeps.spec import SweepSpec
 from rllib_odac.files import write_text
@@ -26,59 +37,40 @@ from rllib_odac.runtime.cluster import Processes, check_python_path, own_process
 if TYPE_CHECKING:
     from rllib_odac.experiments.sweeps.results import SweepResults
 
-SCHEDULERS = ("asha", "pbt", "none")
-SEARCHERS = ("random", "optuna")
 MAX_FAILURES = 3  # of a trial, each retried from its newest checkpoint
 CHECKPOINTS_KEPT = 4  # more than are made between two of Tune's snapshots, which name the oldest
 CHECKPOINTS_KEPT_IN_POPULATION = 6  # others may be about to clone one that is not the newest
 SNAPSHOT_S = "2"  # seconds between Tune's snapshots, what a killed driver loses at most
-_NAME = re.compile(r"(?!\.+$)[A-Za-z0-9_.-]+")
+NAME = Rule(
+    lambda v: re.fullmatch(r"(?!\.+$)[A-Za-z0-9_.-]+", v) is not None,
+    "letters, digits, '_', '.' and '-'",
+)
+SPEC = Rule(lambda v: isinstance(v, SweepSpec), "a SweepSpec")
+TEXT = Rule(lambda v: isinstance(v, str), "a text")
 
 
+@lists_its_settings
 @dataclass(frozen=True)
 class Sweep:
-    """A search over hyper-parameters.
+    """A search over hyper-parameters; a ValueError says in one sentence what is wrong with it."""
 
-    Attributes:
-        spec: What is searched.
-        name: What the sweep's folder is called.
-        storage: Path or URI of the folder that it lies in; shared by all nodes of a cluster.
-        trials: Configurations; the first is the base's own.
-        seeds: Seeds of each.
-        scheduler: One of `SCHEDULERS`.
-        searcher: One of `SEARCHERS`.
-        resources: Fields of `ODACConfig` that say which processes a trial has and what they take.
-        seed: Of the search; configurations have the seeds from here on.
-        wandb: Project of Weights & Biases to log to.
-        mlflow: Tracking URI of MLflow to log to.
-
-    Raises:
-        ValueError: With one sentence on the first thing that is wrong.
-    """
-
-    spec: SweepSpec
-    name: str
-    storage: str
-    trials: int = 24
-    seeds: int = 1
-    scheduler: str = "asha"
-    searcher: str = "random"
-    resources: Mapping[str, Any] | None = None
-    seed: int = 0
-    wandb: str | None = None
-    mlflow: str | None = None
+    spec: SweepSpec = setting(MISSING, SPEC, "what is searched")
+    name: str = setting(MISSING, NAME, "the sweep's folder in its storage")
+    storage: str = setting(MISSING, TEXT, "directory or URI that all nodes can write to")
+    trials: int = setting(24, COUNT, "configurations, the base's own first")
+    seeds: int = setting(1, COUNT, "seeds of each configuration")
+    scheduler: str = setting("asha", one_of("asha", "pbt", "none"), "what ends trials early")
+    searcher: str = setting("random", one_of("random", "optuna"), "what chooses configurations")
+    num_env_runners: int = setting(0, COUNT_FROM_0, "remote env runners of a trial")
+    num_learners: int = setting(0, COUNT_FROM_0, "remote learners of a trial")
+    num_gpus_per_learner: float = setting(0.0, NON_NEGATIVE, "GPUs of each learner")
+    seed: int = setting(0, SEED, "seed of the search, and the first of the trials")
+    wandb: str | None = setting(None, TEXT.or_none(), "project of Weights & Biases to log to")
+    mlflow: str | None = setting(None, TEXT.or_none(), "tracking URI of MLflow to log to")
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
-            raise ValueError(
-                f"name is '{self.name}', but must consist of letters, digits, '_', '.' and '-'."
-            )
-        for name, least in (("trials", 1), ("seeds", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least {least}.")
-        for name, allowed in (("scheduler", SCHEDULERS), ("searcher", SEARCHERS)):
-            if (value := getattr(self, name)) not in allowed:
-                raise ValueError(f"{name} is '{value}', but must be one of {list(allowed)}.")
+        for name, declared in declarations(Sweep).items():
+            declared.check(name, getattr(self, name))
         if self.scheduler == "pbt":
             self._check_population()
         for name, package, is_used in (
@@ -126,6 +118,12 @@ class Sweep:
         """The seeds of each configuration."""
         return list(range(self.seed, self.seed + self.seeds))
 
+    @property
+    def resources(self) -> dict[str, Any]:
+        """Fields of `ODACConfig` that say which processes a trial has and what they take."""
+        names = ("num_env_runners", "num_learners", "num_gpus_per_learner")
+        return {name: getattr(self, name) for name in names}
+
     def parameters(self) -> dict[str, Any]:
         """What every trial has in common, without its own configuration and seed.
 
@@ -134,7 +132,7 @@ class Sweep:
         """
         from rllib_odac.experiments.sweeps.trial import trial_parameters
 
-        return trial_parameters(self.spec.base, self.resources or {})
+        return trial_parameters(self.spec.base, self.resources)
 
     def processes(self) -> list[Processes]:
         """The processes of one trial."""
@@ -149,7 +147,7 @@ class Sweep:
         return {
             "study": self.spec.to_json(),
             **{name: getattr(self, name) for name in names},
-            "resources": dict(self.resources or {}),
+            "resources": self.resources,
         }
 
 

@@ -1,9 +1,9 @@
-"""`SweepTrial`: the Algorithm as Ray Tune runs it, with a budget and figures in every result."""
+"""`SweepTrial`: the algorithm as Ray Tune runs it, with a budget and figures in every result."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,17 +14,17 @@ from ray.train._internal.session import _TrainingResult
 from ray.tune import Checkpoint
 
 from rllib_odac.algorithm import ODAC
+from rllib_odac.checkpoints.storage import Storage
 from rllib_odac.config import ODACConfig
 from rllib_odac.experiments.spec import RunSpec
 from rllib_odac.learner import ODACTorchLearner
 from rllib_odac.metrics import FIGURES
 
-ENDED = "ended.json"
-TOLD = (*FIGURES, "env_steps", "updates", "finished", "done")
+RESULT_KEYS = (*FIGURES, "env_steps", "updates", "finished", "done")
 
 
 class SweepConfig(ODACConfig):
-    """`ODACConfig` with what a trial of a sweep is told: when it ends, and how thoroughly."""
+    """`ODACConfig` with the end of a trial: its budget, its stop rule and its last evaluation."""
 
     def __init__(self, algo_class: type | None = None) -> None:
         super().__init__(algo_class=algo_class or SweepTrial)
@@ -37,10 +37,9 @@ class SweepConfig(ODACConfig):
 class SweepTrial(ODAC):
     """ODAC for Ray Tune.
 
-    Every result has the figures of `odac train` (`success_rate`, `final_distance`,
-    `normalized_distance`) from an evaluation on held-out goals, whether or not a training episode
-    ended in that iteration, and `env_steps`, `updates` and `finished`. A trial ends as a run does:
-    at its budget or stop rule, with a thorough evaluation.
+    Every result has `RESULT_KEYS`, whether or not a training episode ended in that iteration; its
+    figures come from held-out goals. A trial ends as `Run` does: at its budget or stop rule, with a
+    thorough evaluation.
     """
 
     config: SweepConfig
@@ -53,7 +52,10 @@ class SweepTrial(ODAC):
     @override(ODAC)
     def setup(self, config: SweepConfig) -> None:
         super().setup(config)
-        self._ended = self._read_end()  # how this trial ended, as seen by an earlier process
+        self._ended = None  # how this trial ended, if an earlier process brought it to its end
+        if self._storage is not None:
+            with contextlib.suppress(ValueError):  # the file was cut off
+                self._ended = self._end_file.read_json()
         if self._ended is not None:
             self._iteration = self._ended["training_iteration"] - 1
             self._time_total = self._ended["time_total_s"]
@@ -72,17 +74,17 @@ class SweepTrial(ODAC):
             result = super().step()
         solved = left > 0 and self._is_solved(result["evaluation"]["env_runners"])
         if not solved and self.env_steps < config.budget:
-            return result | self._told(result["evaluation"]["env_runners"], finished=False)
+            return result | self._summary(result["evaluation"]["env_runners"], finished=False)
         self.drain()
         figures = self.evaluate_held_out(config.final_episodes)
         finished = self._is_solved(figures) or self.env_steps >= config.budget
-        return result | self._told(figures, finished)
+        return result | self._summary(figures, finished)
 
     def _is_solved(self, figures: Mapping[str, float]) -> bool:
         stop = self.config.stop_success
         return stop is not None and figures["success_rate"] >= stop
 
-    def _told(self, figures: Mapping[str, float], finished: bool) -> dict[str, Any]:
+    def _summary(self, figures: Mapping[str, float], finished: bool) -> dict[str, Any]:
         return {
             **{name: float(figures[name]) for name in FIGURES},
             "env_steps": self.env_steps,
@@ -94,20 +96,19 @@ class SweepTrial(ODAC):
     @override(ODAC)
     def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
         super().restore_from_path(path, *args, **kwargs)
+        # A member of a population takes over another's networks but keeps its own settings. The
+        # learning rate is set by each update; kl_weight is stored with the networks.
         kl_weight = self.config.kl_weight
-        if isinstance(kl_weight, str):  # "auto": learned, as the networks are
-            return
-        # A member of a population takes over another's networks and goes on with its own
-        # settings. The learning rate is set by each update; this one lies with the networks.
-        set_kl_weight = functools.partial(_set_kl_weight, kl_weight=kl_weight)
-        for result in self.learner_group.foreach_learner(set_kl_weight):
-            result.get()
+        if not isinstance(kl_weight, str):  # "auto", which is learned
+            set_kl_weight = functools.partial(_set_kl_weight, kl_weight=kl_weight)
+            for result in self.learner_group.foreach_learner(set_kl_weight):
+                result.get()
 
     # The end of a trial ---------------------------------------------------------------------------
     #
-    # Tune notes now and then how far trials are; a driver that is killed has not noted the last of
-    # it, and would have trials that have ended go on from an older checkpoint. So a trial says
-    # itself, beside its checkpoints, that it has ended, and how.
+    # Tune's snapshots of an experiment are seconds apart. After a driver was killed, the last one
+    # would have trials that had ended go on from an older checkpoint. So a trial that ends writes
+    # its result beside its checkpoints, and reports only that when it is started again.
 
     @override(ODAC)
     def save(self, checkpoint_dir: str | None = None) -> Any:
@@ -116,15 +117,13 @@ class SweepTrial(ODAC):
             checkpoint = Checkpoint(path, self._storage.storage_filesystem)
             return _TrainingResult(checkpoint, self._ended["result"] | self._totals)
         saved = super().save(checkpoint_dir)
-        told = self._last_result or {}
-        if self._storage is not None and told.get("finished"):
-            ended = self._totals | {
+        result = self._last_result or {}
+        if self._storage is not None and result.get("finished"):
+            ended = {
                 "checkpoint": Path(saved.checkpoint.path).name,
-                "result": {name: told[name] for name in TOLD},
+                "result": {name: result[name] for name in RESULT_KEYS},
             }
-            filesystem, path = self._storage.storage_filesystem, self._end_path
-            with filesystem.open_output_stream(path) as file:
-                file.write(json.dumps(ended, indent=2).encode())
+            self._end_file.write_json(self._totals | ended)
         return saved
 
     @override(ODAC)
@@ -137,22 +136,13 @@ class SweepTrial(ODAC):
         return {"training_iteration": self.iteration, "time_total_s": self._time_total}
 
     @property
-    def _end_path(self) -> str:
-        return f"{self._storage.trial_fs_path}/{ENDED}"
-
-    def _read_end(self) -> dict[str, Any] | None:
-        if self._storage is None:
-            return None
-        try:
-            with self._storage.storage_filesystem.open_input_stream(self._end_path) as file:
-                ended: dict[str, Any] = json.loads(file.readall())
-        except (FileNotFoundError, ValueError):  # there is none, or it was cut off
-            return None
-        return ended
+    def _end_file(self) -> Storage:
+        storage = self._storage
+        return Storage(storage.storage_filesystem, storage.trial_fs_path) / "ended.json"
 
 
 def trial_parameters(spec: RunSpec, resources: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration of a trial as Tune passes it on: what differs from the defaults.
+    """The fields of a trial's `SweepConfig` that differ from the defaults, as Tune passes them on.
 
     Args:
         spec: The run.
