@@ -46,6 +46,15 @@ class Rule:
         except (ValueError, TypeError):  # it cannot be compared, as an array of numbers
             return False
 
+    def check(self, name: str, value: Any) -> None:
+        """Checks a value.
+
+        Raises:
+            ValueError: With one sentence that names the setting, its value and what is allowed.
+        """
+        if not self.allows(value):
+            raise ValueError(f"{name} is {shown(value)}, but must be {self.words}.")
+
     def or_none(self) -> Rule:
         """The same, with None allowed too."""
         return Rule(lambda v: v is None or self.test(v), f"{self.words}, or None")
@@ -65,6 +74,7 @@ COUNT = Rule(lambda v: is_int(v) and v >= 1, "a whole number of at least 1")
 COUNT_FROM_0 = Rule(lambda v: is_int(v) and v >= 0, "a whole number of at least 0")
 SEED = Rule(lambda v: is_int(v) and 0 <= v < 2**32, "a whole number in [0, 2^32)")
 SWITCH = Rule(lambda v: isinstance(v, bool), "True or False")
+TEXT = Rule(lambda v: isinstance(v, str), "a text")
 MAPPING = Rule(
     lambda v: isinstance(v, Mapping) and all(isinstance(name, str) for name in v),
     "a mapping of names, such as {'key': value}",
@@ -104,13 +114,8 @@ class Setting:
         return f"{self.meaning}{unit} ({self.rule.words}{default})"
 
     def check(self, name: str, value: Any) -> None:
-        """Checks a value by itself.
-
-        Raises:
-            ValueError: With one sentence that names the setting, its value and what is allowed.
-        """
-        if not self.rule.allows(value):
-            raise ValueError(f"{name} is {shown(value)}, but must be {self.rule.words}.")
+        """Checks a value by its rule; raises a ValueError as `Rule.check` does."""
+        self.rule.check(name, value)
 
 
 def setting(default: Any, rule: Rule, meaning: str, unit: str = "", **flags: bool) -> Any:

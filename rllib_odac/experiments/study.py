@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from rllib_odac.declarations import COUNT, SEED, TEXT, Rule, is_number
 from rllib_odac.experiments.spec import RunSpec
 from rllib_odac.experiments.spec_files import (
     changed_fields,
@@ -38,6 +39,11 @@ from rllib_odac.metrics import FIGURES
 # Without a hyphen, so that the name of a run's files, TASK-METHOD-SEED, is unique.
 _NAME = re.compile(r"[A-Za-z0-9_.]+")
 _Seeds = int | Sequence[int]
+SEEDS = Rule(
+    lambda v: COUNT.allows(v) or (len({*v}) == len(v) > 0 and all(map(SEED.allows, v))),
+    "a whole number of at least 1, or a list of different seeds in [0, 2^32)",
+)
+MEAN_AND_STD = Rule(lambda v: len(v) == 2 and all(map(is_number, v)), "mean and standard deviation")
 
 
 @dataclass(frozen=True)
@@ -135,12 +141,13 @@ class Study:
                     "digits, '_' and '.'."
                 )
         for method, label in check_mapping("labels", self.labels, self.methods).items():
-            if not isinstance(label, str):
-                raise ValueError(f"labels['{method}'] is {label!r}, but must be a text.")
+            TEXT.check(f"labels['{method}']", label)
         pairs = [f"{task}/{method}" for task in self.tasks for method in self.methods]
         check_mapping("overrides", self.overrides, pairs)
         for task, published in check_mapping("reference", self.reference, self.tasks).items():
-            _check_reference(task, published, self.methods)
+            where = f"reference['{task}']"
+            for method, figures in check_mapping(where, published, self.methods).items():
+                MEAN_AND_STD.check(f"{where}['{method}']", figures)
         check_choice("reference_metric", self.reference_metric, FIGURES)
         if self.baseline is None:
             self.baseline = next(iter(self.methods))
@@ -155,18 +162,8 @@ class Study:
     def seeds_of(self, task: str) -> list[int]:
         """The seeds of a task's runs."""
         seeds = self.seeds[task] if isinstance(self.seeds, Mapping) else self.seeds
-        listed = list(range(seeds)) if isinstance(seeds, int) and _is_count(seeds) else seeds
-        if (
-            not isinstance(listed, Sequence)
-            or not listed
-            or not all(_is_count(seed) for seed in listed)
-            or len(set(listed)) < len(listed)
-        ):
-            raise ValueError(
-                f"seeds is {seeds!r}, but must be a number of at least 1, or a list of different "
-                "whole numbers of at least 0."
-            )
-        return list(listed)
+        SEEDS.check("seeds", seeds)
+        return list(range(seeds) if isinstance(seeds, int) else seeds)
 
     def runs(self) -> list[StudyRun]:
         """All runs, in the order of tasks, methods and seeds.
@@ -255,20 +252,3 @@ def _merged(*layers: Mapping[str, Any]) -> dict[str, Any]:
         merged |= layer
         settings |= layer.get("settings", {})
     return {**merged, "settings": settings}
-
-
-def _check_reference(task: str, published: Any, methods: Iterable[str]) -> None:
-    for method, figures in check_mapping(f"reference['{task}']", published, methods).items():
-        if (
-            not isinstance(figures, Sequence)
-            or len(figures) != 2
-            or not all(isinstance(figure, int | float) for figure in figures)
-        ):
-            raise ValueError(
-                f"reference['{task}']['{method}'] is {figures!r}, but must be mean and standard "
-                "deviation."
-            )
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

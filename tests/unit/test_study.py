@@ -104,7 +104,7 @@ def test_the_command_makes_the_same_run(monkeypatch, tmp_path):
         ({"methods": ["odac"]}, r"methods is \['odac'\], but must be a mapping"),
         ({"tasks": {"a-b": BOX}}, "called 'a-b', but its name must consist of letters"),
         ({"tasks": {"a/b": BOX}}, "called 'a/b'"),
-        ({"seeds": 0}, "seeds is 0, but must be a number of at least 1"),
+        ({"seeds": 0}, "seeds is 0, but must be a whole number of at least 1"),
         ({"seeds": True}, "seeds is True"),
         ({"seeds": [1, 1]}, r"seeds is \[1, 1\]"),
         ({"seeds": [-1]}, r"seeds is \[-1\]"),

@@ -131,31 +131,19 @@ def make_scheduler(name: str, spec: SweepSpec) -> Any:
             time_attr=TIME, max_t=steps, grace_period=spec.grace_steps, reduction_factor=3
         )
     if name == "pbt":
-        space = mutable_part(spec.space)
+        space = {name: domain for name, domain in spec.space.items() if name in MUTABLE}
         return PopulationBasedTraining(
             time_attr=TIME,
             perturbation_interval=max(spec.base.evaluate_every, steps // PERTURBATIONS),
             hyperparam_mutations={key: domain.to_tune() for key, domain in space.items()},
-            custom_explore_fn=ClipToSpace(space),
+            custom_explore_fn=functools.partial(clip_to, space),
         )
     return FIFOScheduler()
 
 
-def mutable_part(space: Mapping[str, Domain]) -> dict[str, Domain]:
-    """The domains of hyper-parameters that may change in mid-run."""
-    return {name: domain for name, domain in space.items() if name in MUTABLE}
-
-
-class ClipToSpace:
-    """Clips what Tune's perturbation, times 0.8 or 1.2, moved out of the space."""
-
-    def __init__(self, space: Mapping[str, Domain]) -> None:
-        self._space = dict(space)
-
-    def __call__(self, config: dict[str, Any]) -> dict[str, Any]:
-        """The configuration with each value in its domain."""
-        kept = {name: domain.clipped(config[name]) for name, domain in self._space.items()}
-        return config | kept
+def clip_to(space: Mapping[str, Domain], config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration with what Tune's perturbation, times 0.8 or 1.2, moved out of its domain."""
+    return config | {name: domain.clipped(config[name]) for name, domain in space.items()}
 
 
 def _suggest(trial: Any, name: str, domain: Domain) -> Any:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rllib_odac.agent.objectives import objective_class
+from rllib_odac.declarations import COUNT, POSITIVE_SHARE, one_of
 from rllib_odac.experiments.spec import RunSpec
 from rllib_odac.experiments.spec_files import check_mapping, read_run_fields, read_yaml
 from rllib_odac.experiments.sweeps.space import Domain, read_space
@@ -48,12 +49,9 @@ class SweepSpec:
     grace: int | None = None
 
     def __post_init__(self) -> None:
-        if self.metric not in FIGURES:
-            raise ValueError(f"metric is {self.metric!r}, but must be one of {list(FIGURES)}.")
-        if not isinstance(self.threshold, int | float) or not 0 < self.threshold <= 1:
-            raise ValueError(f"pass has success_rate {self.threshold!r}, but must be in (0, 1].")
-        if self.grace is not None and (not isinstance(self.grace, int) or self.grace < 1):
-            raise ValueError(f"grace is {self.grace!r}, but must be a whole number of at least 1.")
+        one_of(*FIGURES).check("metric", self.metric)
+        POSITIVE_SHARE.check("success_rate to pass", self.threshold)
+        COUNT.or_none().check("grace", self.grace)
 
     @property
     def mode(self) -> str:

@@ -23,6 +23,7 @@ from rllib_odac.declarations import (
     COUNT_FROM_0,
     NON_NEGATIVE,
     SEED,
+    TEXT,
     Rule,
     declarations,
     lists_its_settings,
@@ -46,7 +47,6 @@ NAME = Rule(
     "letters, digits, '_', '.' and '-'",
 )
 SPEC = Rule(lambda v: isinstance(v, SweepSpec), "a SweepSpec")
-TEXT = Rule(lambda v: isinstance(v, str), "a text")
 
 
 @lists_its_settings
