@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +20,7 @@ from rllib_odac.cli.common import (
     quiet_libraries,
     start_ray,
 )
+from rllib_odac.cli.options import field_options, takes
 from rllib_odac.cli.signals import stopping_on_signals
 from rllib_odac.declarations import declarations
 from rllib_odac.experiments.spec import RunSpec, read_spec
@@ -30,31 +30,10 @@ if TYPE_CHECKING:
     from rllib_odac.experiments.run import Run
 
 
-def _takes_fields_of_a_run(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command an option for each field of `RunSpec`, and an argument for its env."""
-    types = get_type_hints(RunSpec)
-    parameters = []
-    for name, declared in declarations(RunSpec).items():
-        if name != "settings":  # which have --set
-            text = declared.explained().replace(", or None", "").replace("[", r"\[")  # no markup
-            kind = typer.Argument if name == "env" else typer.Option
-            option = kind(help=f"{text[0].upper()}{text[1:]}.")
-            parameters.append(
-                inspect.Parameter(
-                    name,
-                    inspect.Parameter.KEYWORD_ONLY,
-                    default=None,
-                    annotation=Annotated[types[name] | None, option],
-                )
-            )
-    *others, _fields = inspect.signature(command, eval_str=True).parameters.values()
-    parameters += others
-    vars(command)["__signature__"] = inspect.Signature(parameters)
-    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return command
+RUN_FIELDS = [name for name in declarations(RunSpec) if name != "settings"]  # which have --set
 
 
-@_takes_fields_of_a_run
+@takes(field_options(RunSpec, RUN_FIELDS, arguments=["env"]))
 def train(
     *,
     config: Annotated[
