@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import MISSING, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,11 @@ class RunSpec:
             return max(1000, self.steps // 50)
         return self.checkpoint_every
 
+    def changed_fields(self) -> dict[str, Any]:
+        """The fields that differ from their defaults, so that a new field changes no old digest."""
+        declared, given = declarations(RunSpec), asdict(self)
+        return {name: value for name, value in given.items() if value != declared[name].default}
+
     def config(self) -> ODACConfig:
         """The validated configuration of this run.
 
@@ -108,13 +114,38 @@ def read_spec(path: Path) -> dict[str, Any]:
         stored = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise ValueError(f"config is '{path}', which cannot be read: {error}.") from None
-    known = list(declarations(RunSpec))
-    if not isinstance(stored, dict) or not isinstance(stored.get("settings", {}), dict):
-        raise ValueError(
-            f"config is '{path}', but must hold an object with some of {known}, 'settings' being "
-            "an object too."
-        )
-    for name in stored:
-        if name not in known:
-            raise ValueError(f"config '{path}' has the field '{name}', but must use {known}.")
-    return stored
+    return check_fields(f"config '{path}'", stored, declarations(RunSpec))
+
+
+def check_fields(where: str, given: Any, allowed: Iterable[str]) -> dict[str, Any]:
+    """Fields of a `RunSpec` as JSON would give them back, so that equal runs compare equal.
+
+    Args:
+        where: What gives them, for the message.
+        given: The fields.
+        allowed: Their names.
+
+    Raises:
+        ValueError: If there is another field, or JSON cannot hold one.
+    """
+    MAPPING.check(f"{where}: settings", check_mapping(where, given, allowed).get("settings", {}))
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(dict(given)))
+    except TypeError as error:
+        raise ValueError(f"{where} must be such as JSON can hold: {error}.") from None
+    return plain
+
+
+def check_mapping(where: str, given: Any, allowed: Iterable[str]) -> Mapping[str, Any]:
+    """Returns a mapping whose keys are all allowed.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    keys = list(allowed)
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{where} is {given!r}, but must be a mapping with some of {keys}.")
+    for name in given:
+        if name not in keys:
+            raise ValueError(f"{where} has the key {name!r}, but must use {keys}.")
+    return given

@@ -24,16 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from rllib_odac.declarations import COUNT, SEED, TEXT, Rule, is_number
-from rllib_odac.experiments.spec import RunSpec
-from rllib_odac.experiments.spec_files import (
-    changed_fields,
-    check_choice,
-    check_mapping,
-    explained,
-    read_run_fields,
-    read_yaml,
-    run_fields,
-)
+from rllib_odac.experiments.spec import RunSpec, check_fields, check_mapping
+from rllib_odac.experiments.spec_files import RUN_FIELDS, explained, read_yaml, run_fields
 from rllib_odac.metrics import FIGURES
 
 # Without a hyphen, so that the name of a run's files, TASK-METHOD-SEED, is unique.
@@ -76,14 +68,14 @@ class StudyRun:
     @property
     def digest(self) -> str:
         """Twelve hexadecimal digits that differ where anything but the seed does."""
-        changed = changed_fields(replace(self.spec, seed=RunSpec.seed))
+        changed = replace(self.spec, seed=RunSpec.seed).changed_fields()
         changed["checkpoint_every"] = self.spec.checkpoint_interval
         return hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def command(self) -> str:
         """The `odac train` command of the same run."""
-        options = {"seed": self.spec.seed, **changed_fields(self.spec)}
+        options = {"seed": self.spec.seed, **self.spec.changed_fields()}
         settings = options.pop("settings", {})
         words = ["odac", "train", options.pop("env")]
         for name, value in options.items():
@@ -148,10 +140,10 @@ class Study:
             where = f"reference['{task}']"
             for method, figures in check_mapping(where, published, self.methods).items():
                 MEAN_AND_STD.check(f"{where}['{method}']", figures)
-        check_choice("reference_metric", self.reference_metric, FIGURES)
+        _check_choice("reference_metric", self.reference_metric, FIGURES)
         if self.baseline is None:
             self.baseline = next(iter(self.methods))
-        check_choice("baseline", self.baseline, self.methods)
+        _check_choice("baseline", self.baseline, self.methods)
         if isinstance(self.seeds, Mapping) and set(self.seeds) != set(self.tasks):
             raise ValueError(
                 f"seeds are given for {sorted(self.seeds)}, but must be for {sorted(self.tasks)}."
@@ -173,13 +165,13 @@ class Study:
         """
         runs = []
         for task, given in self.tasks.items():
-            of_task = read_run_fields(f"task '{task}'", given, self.directory)
+            of_task = run_fields(f"task '{task}'", given, self.directory)
             for method, of_method in self.methods.items():
                 pair = f"{task}/{method}"
                 merged = _merged(
                     of_task,
-                    run_fields(f"method '{method}'", of_method),
-                    run_fields(f"override '{pair}'", self.overrides.get(pair, {})),
+                    check_fields(f"method '{method}'", of_method, RUN_FIELDS),
+                    check_fields(f"override '{pair}'", self.overrides.get(pair, {}), RUN_FIELDS),
                 )
                 if "env" not in merged:
                     raise ValueError(f"task '{task}' names no env.")
@@ -228,7 +220,7 @@ def select(
     for i, (what, names) in enumerate((("task", tasks), ("method", methods), ("seed", seeds))):
         known = dict.fromkeys(run.key[i] for run in runs)
         for name in names or ():
-            check_choice(what, name, known)
+            _check_choice(what, name, known)
         chosen = [run for run in chosen if not names or run.key[i] in names]
     return chosen
 
@@ -242,6 +234,12 @@ def validate(runs: Iterable[StudyRun]) -> None:
     for (task, method), run in {run.key[:2]: run for run in runs}.items():
         with explained(f"{task}/{method}"):
             run.spec.config()
+
+
+def _check_choice(where: str, value: Any, allowed: Iterable[Any]) -> None:
+    """Raises a ValueError if a value is not among those allowed."""
+    if value not in (choices := list(allowed)):
+        raise ValueError(f"{where} has {value!r}, but must use one of {choices}.")
 
 
 def _merged(*layers: Mapping[str, Any]) -> dict[str, Any]:

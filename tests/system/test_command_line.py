@@ -217,8 +217,8 @@ def test_a_config_file_says_what_to_run_and_the_command_line_comes_first(tmp_pat
 
 
 @pytest.mark.parametrize(("content", "words"), [
-    ("{", "cannot be read"), ('{"epochs": 3}', "has the field 'epochs', but must use"),
-    ("[1]", "must hold an object"), ('{"steps": 500}', "train needs an environment"),
+    ("{", "cannot be read"), ('{"epochs": 3}', "has the key 'epochs', but must use"),
+    ("[1]", "must be a mapping"), ('{"steps": 500}', "train needs an environment"),
 ])  # fmt: skip
 def test_a_config_file_that_makes_no_sense(tmp_path, content, words):
     (tmp_path / "task.json").write_text(content)

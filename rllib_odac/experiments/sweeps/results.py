@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from rllib_odac.experiments.spec_files import changed_fields
 from rllib_odac.experiments.sweeps.importance import importances
 from rllib_odac.experiments.sweeps.space import initial
 from rllib_odac.files import write_text
@@ -130,7 +129,7 @@ class SweepResults:
 
     def best_json(self) -> str:
         """That run as `odac train --config` takes it."""
-        fields = {"env": self.sweep.spec.base.env} | changed_fields(self.best_spec())
+        fields = {"env": self.sweep.spec.base.env} | self.best_spec().changed_fields()
         return json.dumps(fields, indent=2, default=_plain)
 
     def write(self, out: Path) -> None:

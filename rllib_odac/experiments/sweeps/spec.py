@@ -20,8 +20,8 @@ from typing import Any
 
 from rllib_odac.agent.objectives import objective_class
 from rllib_odac.declarations import COUNT, POSITIVE_SHARE, one_of
-from rllib_odac.experiments.spec import RunSpec
-from rllib_odac.experiments.spec_files import check_mapping, read_run_fields, read_yaml
+from rllib_odac.experiments.spec import RunSpec, check_mapping
+from rllib_odac.experiments.spec_files import read_yaml, run_fields
 from rllib_odac.experiments.sweeps.space import Domain, read_space
 from rllib_odac.metrics import FIGURES
 
@@ -99,7 +99,7 @@ def read_sweep_spec(path: Path, overrides: Mapping[str, Any] | None = None) -> S
         ValueError: With one sentence on the first thing that is wrong.
     """
     stored = read_yaml(path, ("base", "space", "metric", "stop", "pass"))
-    fields = read_run_fields("base", stored.get("base", {}), path.parent)
+    fields = run_fields("base", stored.get("base", {}), path.parent)
     stop = check_mapping("stop", stored.get("stop", {}), (*STOP_FIELDS, "grace"))
     fields |= {field: stop[name] for name, field in STOP_FIELDS.items() if name in stop}
     fields |= overrides or {}
