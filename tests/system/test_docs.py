@@ -20,6 +20,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -169,9 +170,10 @@ def test_a_wrong_option_or_command_would_be_found():
             check_command(shlex.split(line))
 
 
-def test_the_readme_tells_the_latencies_that_were_measured():
+def test_the_guide_tells_the_latencies_that_were_measured():
     measured = json.loads((ROOT / "benchmarks" / "results" / "latency.json").read_text())
-    rows = re.findall(r"^\| ([^|]+) \| (\d+) \| (\d+) \|$", (ROOT / "README.md").read_text(), re.M)
+    text = (ROOT / "docs" / "guides" / "deploy.md").read_text()
+    rows = re.findall(r"^\| ([^|]+) \| (\d+) \| (\d+) \|$", text, re.M)
     names = {
         "`load_policy` of a checkpoint, deterministic": "checkpoint",
         "the same, sampled": "checkpoint, sampled",
@@ -181,6 +183,54 @@ def test_the_readme_tells_the_latencies_that_were_measured():
     for name, figures in told.items():
         wanted = measured["median_us"][name], measured["p99_us"][name]
         assert figures == pytest.approx(wanted, abs=0.51)
+
+
+def test_the_readme_is_short_and_tells_the_success_that_was_measured():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) < 250
+    names = {
+        "Box 2D": "box2d",
+        "Fetch Reach": "fetch_reach",
+        "Fetch Push": "fetch_push",
+        "Sawyer Window": "sawyer_window",
+        "Sawyer Faucet": "sawyer_faucet",
+        "Sawyer Push": "sawyer_push",
+        "Ant": "ant",
+    }
+    rows = pd.read_csv(ROOT / "benchmarks" / "results" / "paper_comparison" / "results.csv")
+    told = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("| ")}
+    assert set(rows["task"]) == set(names.values())
+    for name, task in names.items():
+        cells = [f"{rows[rows.task == task].env_steps.max() // 1000 * 1000:,}"]
+        for method in ("odac", "her", "sac", "discern", "uvd"):
+            success = 100 * rows[(rows.task == task) & (rows.method == method)]["success_rate"]
+            spread = f" ± {success.std():.0f}" if len(success) > 1 else ""
+            cells.append(f"{success.mean():.0f}{spread} ({len(success)})" if len(success) else "–")
+        assert told[name] == f"| {name} | {' | '.join(cells)} |"
+
+
+def test_links_lead_to_files_and_pictures_are_those_of_the_results():
+    for document in DOCUMENTS:
+        text = re.sub(r"```.*?```", "", document.read_text(), flags=re.DOTALL)
+        for target in re.findall(r"\]\(([^)\s#]+)(?:#[^)]*)?\)", text):
+            if not target.startswith(("http", "mailto:")):
+                assert (document.parent / target).exists(), f"{document.name}: {target}"
+    results = ROOT / "benchmarks" / "results"
+    for copy, source in {
+        "paper_comparison.png": "paper_comparison/compare.png",
+        "scaling.png": "scaling/scaling.png",
+        "uniform_tail.png": "uniform_tail/compare.png",
+    }.items():
+        assert (ROOT / "docs" / "images" / copy).read_bytes() == (results / source).read_bytes()
+
+
+def test_files_named_in_the_documentation_are_there():
+    for document in DOCUMENTS:
+        text = re.sub(r"```.*?```", "", document.read_text(), flags=re.DOTALL)
+        for path in re.findall(
+            r"`((?:benchmarks|tune_configs|rllib_odac|examples)/[^`\s*]+)`", text
+        ):
+            assert (ROOT / path).exists(), f"{document.name}: {path}"
 
 
 @pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None, reason="needs the extra `docs`")
