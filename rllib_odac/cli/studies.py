@@ -88,7 +88,7 @@ def compare(
         str, typer.Option(help="success_rate, final_distance or normalized_distance.")
     ] = "success_rate",
     threshold: Annotated[
-        float, typer.Option(help="Success rate whose first time is told, in (0, 1].")
+        float, typer.Option(help="Success rate whose first time is shown, in (0, 1].")
     ] = 0.9,
     baseline: Annotated[
         str | None, typer.Option(help=r"Method the others are compared with \[the study's].")

@@ -75,11 +75,13 @@ class Run:
         self._on_row = on_row
         self._algorithm: ODAC | None = None  # while it trains
         self._config = spec.config()
+        stored = self._read_config(resume)
         # Saving drops open episodes, so the interval between checkpoints is part of what a run
         # does: it is written out, and a resumed run keeps its own unless another is given.
-        interval = spec.checkpoint_every or (self._stored_interval() if resume else None)
+        interval = spec.checkpoint_every or stored.get("checkpoint_every")
         self.spec = replace(spec, checkpoint_every=interval or spec.checkpoint_interval)
-        self._check_directory(resume)
+        if stored:
+            self._check_same_run(stored)
         try:
             self.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -286,16 +288,12 @@ class Run:
         progress = pd.DataFrame(self.rows, columns=list(METRICS))
         write_text(self.out / "progress.csv", progress.to_csv(index=False))
 
-    def _stored_interval(self) -> int | None:
-        """The interval between checkpoints of the run in the directory, if there is one."""
-        with contextlib.suppress(OSError, ValueError):  # a damaged file is reported later
-            interval: int | None = json.loads((self.out / "config.json").read_text()).get(
-                "checkpoint_every"
-            )
-            return interval
-        return None
+    def _read_config(self, resume: bool) -> dict[str, Any]:
+        """The stored config.json; empty where the directory is new.
 
-    def _check_directory(self, resume: bool) -> None:
+        Raises:
+            ValueError: If a new run cannot begin there, or there is none to resume.
+        """
         path = self.out / "config.json"
         if self.out.exists() and not self.out.is_dir():
             raise ValueError(f"out is '{self.out}', which is a file; it must be a directory.")
@@ -306,9 +304,9 @@ class Run:
                     f"out is '{self.out}', which holds other files; it must be empty, new, or a "
                     "run to resume."
                 )
-            return
+            return {}
         try:
-            stored = json.loads(path.read_text())
+            stored: dict[str, Any] = json.loads(path.read_text())
         except ValueError as error:
             raise ValueError(f"'{path}' is damaged: {error}.") from None
         if not resume:
@@ -316,6 +314,9 @@ class Run:
                 f"out is '{self.out}', which holds a run of {stored['env']} already; give another "
                 "directory, or --resume to go on with it."
             )
+        return stored
+
+    def _check_same_run(self, stored: Mapping[str, Any]) -> None:
         wanted = json.loads(json.dumps(asdict(self.spec)))
         for name in ("env", "objective", "seed", "settings"):  # the rest may change on the way
             if stored[name] != wanted[name]:

@@ -118,8 +118,9 @@ def test_settings_of_the_density_are_searched_only_where_it_is_learned():
         ({"searcher": "grid"}, "searcher is 'grid', but must be \"random\""),
         ({"name": "a/b"}, "name is 'a/b', but must be letters, digits"),
         ({"name": ".."}, "name is '..', but must be letters, digits"),
-        ({"scheduler": "pbt", "seeds": 2}, "at least 2 trials, of one seed each"),
-        ({"scheduler": "pbt", "searcher": "optuna"}, "must be random with scheduler pbt"),
+        ({"scheduler": "pbt", "seeds": 2}, "seeds is 2, but must be 1 with pbt"),
+        ({"scheduler": "pbt", "trials": 1}, "trials is 1, but must be at least 2 with pbt"),
+        ({"scheduler": "pbt", "searcher": "optuna"}, "must be random with pbt"),
         (
             {
                 "scheduler": "pbt",

@@ -77,30 +77,30 @@ class OptunaSearcher(Searcher):
             direction="maximize" if spec.mode == "max" else "minimize",
         )
         self._current: tuple[Any, dict[str, Any]] = (None, spec.defaults())
-        self._given = 0
-        self._asked: dict[str, Any] = {}  # by Tune's id, the trial of Optuna
-        self._values: dict[int, list[float]] = {}  # by Optuna's number, figures of its seeds
+        self._suggested = 0
+        self._trials: dict[str, Any] = {}  # Optuna's trials by Tune's trial id
+        self._values: dict[int, list[float]] = {}  # by number of Optuna's trial, one a seed
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
         """The next configuration and seed."""
-        configuration, index = divmod(self._given, len(self._seeds))
+        configuration, index = divmod(self._suggested, len(self._seeds))
         if configuration > 0 and index == 0:
             trial = self._optuna.ask()
             values = {name: _suggest(trial, name, d) for name, d in self._space.items()}
             self._current = trial, values
-        self._given += 1
+        self._suggested += 1
         trial, values = self._current
-        self._asked[trial_id] = trial
+        self._trials[trial_id] = trial
         return {**values, "seed": self._seeds[index]}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Notes a figure, and tells Optuna the mean when it was the last seed's."""
+        """Collects the metric of each seed, and gives Optuna the mean when all have ended."""
         import optuna
 
-        trial = self._asked.pop(trial_id, None)
-        if trial is None:  # the base's own configuration, or one that has been noted
+        trial = self._trials.pop(trial_id, None)
+        if trial is None:  # the base's own configuration, or one that has ended before
             return
         values = self._values.setdefault(trial.number, [])
         values.append(math.nan if error or not result else float(result[self.metric]))

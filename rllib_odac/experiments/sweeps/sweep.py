@@ -85,20 +85,17 @@ class Sweep:
                 )
 
     def _check_population(self) -> None:
+        """Checks what scheduler pbt needs, whose trials take over each other's configurations."""
         if self.searcher != "random":
-            raise ValueError(
-                f"searcher is '{self.searcher}', but must be random with scheduler pbt, which "
-                "searches by itself."
-            )
-        if self.seeds != 1 or self.trials < 2:
-            raise ValueError(
-                f"trials is {self.trials} and seeds is {self.seeds}, but scheduler pbt must have "
-                "at least 2 trials, of one seed each: they take over each other's configurations."
-            )
+            raise ValueError(f"searcher is '{self.searcher}', but must be random with pbt.")
+        if self.seeds != 1:
+            raise ValueError(f"seeds is {self.seeds}, but must be 1 with pbt.")
+        if self.trials < 2:
+            raise ValueError(f"trials is {self.trials}, but must be at least 2 with pbt.")
         if not set(self.spec.space) & set(MUTABLE):
             raise ValueError(
-                f"space has {list(self.spec.space)}, but scheduler pbt must have one of "
-                f"{list(MUTABLE)}, which can change in mid-run."
+                f"space has {list(self.spec.space)}, but must have one of {list(MUTABLE)} with "
+                "pbt, which changes them in mid-run."
             )
 
     @property
