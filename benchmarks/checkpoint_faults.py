@@ -34,6 +34,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import ray
 
 from rllib_odac import ODAC, ODACConfig
 from rllib_odac.checkpoints.manifest import check_checkpoint, found
@@ -132,6 +133,9 @@ def full(
 
 
 def _save_and_end(algorithm: ODAC, path: Path) -> None:
+    # The connection to Ray is the parent's: killed in the midst of a message, this process would
+    # leave it unusable. Nothing that a save puts into the object store is read by anyone here.
+    ray.put = lambda value, **_: None
     try:
         algorithm.save_to_path(path)
         os._exit(0)

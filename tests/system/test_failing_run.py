@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from tests.system.commands import BOX, odac, odac_process
+from tests.system.commands import BOX, odac_process
 
 pytestmark = pytest.mark.system
 
@@ -46,7 +46,7 @@ def test_what_was_learned_is_saved_and_the_traceback_is_for_those_who_ask(tmp_pa
     assert error == "error: the simulator lost its connection"
     assert going_on.startswith("stopped at 500 environment steps; go on with: odac train --config")
     assert (out / "checkpoints" / "step_000000500" / "odac.json").is_file()
-    process = odac(*arguments, "--resume", "--debug", check=False)
+    process = odac_process(*arguments, "--resume", "--debug", check=False)
     assert process.returncode != 0
     assert "Traceback" in process.stderr
     assert "stopped at 1000 environment steps" in process.stderr

@@ -42,9 +42,10 @@ def write_study(path, **fields):
 
 
 def read_rows(out):
-    """The rows but for the wall time, as they were written."""
+    """The rows but for the wall time and the runs at once, as they were written."""
     with open(out / "results.csv", newline="") as file:
-        return [{k: v for k, v in row.items() if k != "wall_s"} for row in csv.DictReader(file)]
+        rows = list(csv.DictReader(file))
+    return [{k: v for k, v in row.items() if k not in ("wall_s", "jobs")} for row in rows]
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ def test_a_study_leaves_what_it_promises(whole):
     assert [f"{row['task']}-{row['method']}-{row['seed']}" for row in rows] == [*NAMES]
     for name, row in zip(NAMES, rows, strict=True):
         assert int(row["updates"]) > 30
-        assert (row["env_steps"], row["evaluation_episodes"], row["jobs"]) == ("800", "2", "2")
+        assert (row["env_steps"], row["evaluation_episodes"]) == ("800", "2")
         progress = (out / "runs" / name / "progress.csv").read_text()
         assert (out / "curves" / f"{name}.csv").read_text() == progress
         assert (out / "runs" / name / "checkpoint_final").is_dir()
@@ -90,7 +91,7 @@ def test_a_killed_study_ends_as_one_left_alone(whole, tmp_path):
     before = len(read_rows(out))
     assert before == 1
     assert workers
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 40
     while any(map(is_alive, workers)):  # they train no longer, with Ray gone
         assert time.monotonic() < deadline
         time.sleep(0.1)
