@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from rllib_odac.checkpoints.manifest import checkpoints_of_run, read_manifest, restore_newest
-from rllib_odac.experiments.spec import RunSpec
+from rllib_odac.experiments.spec import RunSpec, check_same
 from rllib_odac.files import PARTIAL, write_json, write_text
 from rllib_odac.metrics import FIGURES, LEARNING, METRICS
 from rllib_odac.runtime.cluster import Processes, check_room, join_or_start, num_cpus, processes
@@ -80,8 +80,12 @@ class Run:
         # does: it is written out, and a resumed run keeps its own unless another is given.
         interval = spec.checkpoint_every or stored.get("checkpoint_every")
         self.spec = replace(spec, checkpoint_every=interval or spec.checkpoint_interval)
-        if stored:
-            self._check_same_run(stored)
+        if stored:  # the other fields may change on the way
+            wanted = {
+                name: getattr(spec, name) for name in ("env", "objective", "seed", "settings")
+            }
+            cure = "resume it with that or give another directory"
+            check_same(wanted, stored, f"the run in '{self.out}'", cure)
         try:
             self.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -315,12 +319,3 @@ class Run:
                 "directory, or --resume to go on with it."
             )
         return stored
-
-    def _check_same_run(self, stored: Mapping[str, Any]) -> None:
-        wanted = json.loads(json.dumps(asdict(self.spec)))
-        for name in ("env", "objective", "seed", "settings"):  # the rest may change on the way
-            if stored[name] != wanted[name]:
-                raise ValueError(
-                    f"{name} is {wanted[name]!r}, but the run in '{self.out}' has "
-                    f"{stored[name]!r}; resume it with that or give another directory."
-                )

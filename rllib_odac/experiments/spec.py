@@ -136,6 +136,23 @@ def check_fields(where: str, given: Any, allowed: Iterable[str]) -> dict[str, An
     return plain
 
 
+def check_same(wanted: Mapping[str, Any], stored: Mapping[str, Any], where: str, cure: str) -> None:
+    """Checks that what is asked for is what was begun.
+
+    Args:
+        wanted: Values by name.
+        stored: The values in a JSON file.
+        where: What the file belongs to, for the message.
+        cure: What to do if they differ, for the message.
+
+    Raises:
+        ValueError: With the first name whose values differ.
+    """
+    for name, value in json.loads(json.dumps(wanted)).items():
+        if stored[name] != value:
+            raise ValueError(f"{name} is {value!r}, but {where} has {stored[name]!r}; {cure}.")
+
+
 def check_mapping(where: str, given: Any, allowed: Iterable[str]) -> Mapping[str, Any]:
     """Returns a mapping whose keys are all allowed.
 

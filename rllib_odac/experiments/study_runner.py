@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rllib_odac.experiments.run import Run
-from rllib_odac.experiments.spec import RunSpec, read_spec
+from rllib_odac.experiments.spec import RunSpec, check_same, read_spec
 from rllib_odac.experiments.study import Study, StudyRun
 from rllib_odac.experiments.study_results import StudyResults
 from rllib_odac.files import PARTIAL, locked
@@ -175,9 +175,4 @@ def _check_same_run(spec: RunSpec, directory: Path) -> None:
         asdict(replace(one, checkpoint_every=one.checkpoint_interval))
         for one in (RunSpec(**read_spec(path)), spec)
     )
-    for name, value in wanted.items():
-        if stored[name] != value:
-            raise ValueError(
-                f"{name} is {value!r}, but the run in '{directory}' has {stored[name]!r}; give "
-                "another --runs."
-            )
+    check_same(wanted, stored, f"the run in '{directory}'", "give another --runs")

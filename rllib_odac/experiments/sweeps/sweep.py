@@ -8,7 +8,6 @@ STORAGE/NAME/results/        results.csv, results.parquet, best.json, report.htm
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import re
 import tempfile
@@ -30,6 +29,7 @@ from rllib_odac.declarations import (
     one_of,
     setting,
 )
+from rllib_odac.experiments.spec import check_same
 from rllib_odac.experiments.sweeps.space import MUTABLE
 from rllib_odac.experiments.sweeps.spec import SweepSpec
 from rllib_odac.files import write_text
@@ -111,11 +111,6 @@ class Sweep:
         return f"{self.storage_uri}/{self.name}"
 
     @property
-    def all_seeds(self) -> list[int]:
-        """The seeds of each configuration."""
-        return list(range(self.seed, self.seed + self.seeds))
-
-    @property
     def resources(self) -> dict[str, Any]:
         """Fields of `ODACConfig` that say which processes a trial has and what they take."""
         names = ("num_env_runners", "num_learners", "num_gpus_per_learner")
@@ -169,12 +164,8 @@ def check_storage(sweep: Sweep, resume: bool) -> None:
             f"name is '{sweep.name}', but '{sweep.uri}' holds a sweep already; give another name, "
             "or --resume to go on with it."
         )
-    for name, value in json.loads(json.dumps(sweep.to_json())).items():
-        if stored[name] != value:
-            raise ValueError(
-                f"{name} is {value!r}, but the sweep in '{sweep.uri}' has {stored[name]!r}; "
-                "resume it with that or give another name."
-            )
+    cure = "resume it with that or give another name"
+    check_same(sweep.to_json(), stored, f"the sweep in '{sweep.uri}'", cure)
 
 
 def run_sweep(
@@ -233,8 +224,8 @@ def _new_tuner(sweep: Sweep, verbose: int) -> Any:
     from rllib_odac.experiments.sweeps.progress import Progress
     from rllib_odac.experiments.sweeps.trial import SweepTrial
 
-    spec, seeds = sweep.spec, sweep.all_seeds
-    space = sweep.parameters()
+    spec, space = sweep.spec, sweep.parameters()
+    seeds = range(sweep.seed, sweep.seed + sweep.seeds)  # of each configuration
     if sweep.searcher == "optuna":
         searcher: Any = search.OptunaSearcher(spec, seeds, sweep.seed)
     else:
