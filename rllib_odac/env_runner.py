@@ -30,6 +30,7 @@ from ray.rllib.utils.metrics import (
     WEIGHTS_SEQ_NO,
 )
 
+from rllib_odac.agent.exploration import ExplorationGoalAssignment, HeldRandomActions
 from rllib_odac.envs import make_vector_env
 from rllib_odac.replay.episodes import COLUMNS, Array, GoalEpisode, OpenEpisodes
 from rllib_odac.replay.exploration_goals import ExplorationGoals, validate_exploration_goals
@@ -62,15 +63,11 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         self._failures = 0  # of the environment, without a whole episode in between
         self._open: OpenEpisodes | None = None
         self._observation: dict[str, Array] = {}
-        # Goals to explore with, and which of the open episodes have been given which of them.
         mixture = validate_exploration_goals(config.exploration_goals)
         self._own_goal_share = mixture.get(ExplorationGoals.ENVIRONMENT, 0.0)
-        self._exploration_goals: Array | None = None
-        self._has_exploration_goal: Array = np.zeros(0, dtype=bool)
-        self._exploration_goal: Array = np.zeros((0, 0), dtype=np.float32)
-        # Random actions that are being kept, and for how many steps more; below 0: none is.
-        self._held: Array = np.zeros((0, 0), dtype=np.float32)
-        self._hold_left: Array = np.zeros(0, dtype=np.int64)
+        self._exploration_goals: Array | None = None  # (M, G) that episodes may be given
+        self._goals = ExplorationGoalAssignment(0, 0, self._own_goal_share)
+        self._random_actions = HeldRandomActions(0, 0, config.random_action_steps)
 
     @override(SingleAgentEnvRunner)
     def make_env(self) -> None:
@@ -169,36 +166,18 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         while (results := self._attempt(self.env.reset, seed=seeds)) is None:
             seeds = self.rng.integers(TRAINING_SEEDS, size=self.num_envs).tolist()
         observation, _ = results
-        self._has_exploration_goal = np.zeros(self.num_envs, dtype=bool)
-        self._exploration_goal = np.zeros_like(observation["desired_goal"])
-        self._hold_left = np.full(self.num_envs, -1)
-        self._held = np.zeros((self.num_envs, len(self._action_low)), dtype=np.float32)
-        self._choose_goals(np.ones(self.num_envs, dtype=bool))
-        self._observation = self._with_exploration_goals(observation)
-        self._open = OpenEpisodes(self._observation, len(self._action_low))
+        action_dim, goal_dim = len(self._action_low), observation["desired_goal"].shape[-1]
+        steps = self.config.random_action_steps
+        self._random_actions = HeldRandomActions(self.num_envs, action_dim, steps)
+        self._goals = ExplorationGoalAssignment(self.num_envs, goal_dim, self._own_goal_share)
+        self._goals.choose(np.ones(self.num_envs, bool), self._exploration_goals, self.rng)
+        self._observation = self._goals.applied_to(observation)
+        self._open = OpenEpisodes(self._observation, action_dim)
         self._needs_initial_reset = False
 
     def set_exploration_goals(self, goals: Array) -> None:
         """Takes goals (N, G) that coming episodes may be given instead of the environment's own."""
         self._exploration_goals = goals
-
-    def _choose_goals(self, begins: Array) -> None:
-        """Gives the episodes that begin, (num_envs,) bool, goals to explore with, or lets be."""
-        goals = self._exploration_goals
-        if goals is None or not begins.any():
-            return
-        asked = self.rng.random(self.num_envs) >= self._own_goal_share
-        chosen = goals[self.rng.integers(len(goals), size=self.num_envs)]
-        self._has_exploration_goal = np.where(begins, asked, self._has_exploration_goal)
-        self._exploration_goal = np.where(begins[:, None], chosen, self._exploration_goal)
-
-    def _with_exploration_goals(self, observation: dict[str, Array]) -> dict[str, Array]:
-        if self._exploration_goals is None:  # then nobody has been asked
-            return observation
-        goal = np.where(
-            self._has_exploration_goal[:, None], self._exploration_goal, observation["desired_goal"]
-        )
-        return observation | {"desired_goal": goal}
 
     def _step(self, explore: bool, random_actions: bool, episodes: list[GoalEpisode]) -> int:
         """Makes one vectorised step; returns how many environments made a real one."""
@@ -212,13 +191,13 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         assert running is not None
         # The step after an episode's end is the vector environment's reset.
         begins = ~running.is_open
-        self._choose_goals(begins)
-        self._hold_left[begins] = -1
-        self._observation = self._with_exploration_goals(observation)
+        self._goals.choose(begins, self._exploration_goals, self.rng)
+        self._random_actions.release(begins)
+        self._observation = self._goals.applied_to(observation)
         ended = terminated | truncated
-        if self._exploration_goals is not None:
-            # Reaching its own goal, which nobody asked for here, is no terminal state.
-            terminated = terminated & ~(self._has_exploration_goal & _success(infos, self.num_envs))
+        if self._goals.is_assigned.any():
+            # Reaching the environment's own goal is no terminal state where another is sought.
+            terminated = terminated & ~(self._goals.is_assigned & _success(infos, self.num_envs))
         running.append(actions, self._observation)
         cut = ~(begins | ended) & (running.lengths == self.config.max_episode_steps)
         if not (ended.any() or cut.any() or begins.any()):
@@ -227,8 +206,8 @@ class GoalEnvRunner(SingleAgentEnvRunner):
             episodes.append(running.close(index, bool(terminated[index])))
             self._failures = 0
         if cut.any():  # the environment goes on; what follows is another episode to the replay
-            self._choose_goals(cut)
-            self._observation = self._with_exploration_goals(observation)
+            self._goals.choose(cut, self._exploration_goals, self.rng)
+            self._observation = self._goals.applied_to(observation)
             running.show(self._observation)
         running.begin(begins | cut)
         return self.num_envs - int(np.count_nonzero(begins))
@@ -266,26 +245,18 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         mine = self.env_steps * max(1, config.num_env_runners)
         steps = max(self.num_env_steps_sampled_lifetime, mine)
         if random_actions or steps < config.num_initial_random_steps:
-            return self._hold(self.rng.uniform(-1, 1, size=shape), np.ones(self.num_envs, bool))
+            everywhere = np.ones(self.num_envs, bool)
+            return self._random_actions.step(self.rng.uniform(-1, 1, size=shape), everywhere)
         uniform = self.rng.uniform(-1, 1, size=shape)
         noise = torch.from_numpy(self.rng.standard_normal(shape, dtype=np.float32))
         actions = self._module_actions(self.module.forward_exploration, noise=noise)
         if config.action_noise > 0:
             extra = self.rng.normal(scale=config.action_noise, size=shape)
             actions = np.clip(actions + extra, -1, 1).astype(np.float32)
-        # So that about a share of all steps is random, fewer of them may begin something random.
-        share, length = config.random_action_share, config.random_action_steps
-        begins = self.rng.random(self.num_envs) < share / (length - share * (length - 1))
-        held = self._hold(uniform, begins)
-        return np.where(self._hold_left[:, None] >= 0, held, actions)
-
-    def _hold(self, uniform: Array, begins: Array) -> Array:
-        """Random actions, each kept for `random_action_steps`; new ones where some may begin."""
-        self._hold_left -= 1
-        begins = begins & (self._hold_left < 0)
-        self._held = np.where(begins[:, None], uniform.astype(np.float32), self._held)
-        self._hold_left = np.where(begins, self.config.random_action_steps - 1, self._hold_left)
-        return self._held
+        probability = self._random_actions.begin_probability(config.random_action_share)
+        begins = self.rng.random(self.num_envs) < probability
+        random = self._random_actions.step(uniform, begins)
+        return np.where(self._random_actions.is_held[:, None], random, actions)
 
     def _module_actions(self, forward: Any, **inputs: torch.Tensor) -> Array:
         obs = {name: torch.from_numpy(self._observation[name]) for name in COLUMNS}
