@@ -125,7 +125,7 @@ def kill_env_runners(
             "running": len(processes),
             "env_steps": algorithm.env_steps,
             "updates": algorithm.updates,
-            "env_steps_lost": algorithm.losses.env_steps_lost,
+            "env_steps_lost": algorithm.fault_counters.env_steps_lost,
         }
 
 
@@ -142,8 +142,8 @@ def env_runners_outcome(algorithm: ODAC, options: argparse.Namespace) -> dict[st
         result = algorithm.train()
     algorithm.drain()
     (episodes,) = [each.get() for each in algorithm.learner_group.foreach_learner(episodes_of)]
-    replayed, losses = sum(length for length, _ in episodes), algorithm.losses
-    unfinished = algorithm._ledger.unfinished
+    replayed, losses = sum(length for length, _ in episodes), algorithm.fault_counters
+    unfinished = algorithm._accounting.unfinished
     config, owed = (
         algorithm.config,
         algorithm.env_steps - algorithm.config.num_steps_before_learning,

@@ -37,7 +37,7 @@ import pandas as pd
 import ray
 
 from rllib_odac import ODAC, ODACConfig
-from rllib_odac.checkpoints.manifest import check_checkpoint, found
+from rllib_odac.checkpoints.manifest import check_checkpoint, locate_checkpoint
 from rllib_odac.checkpoints.storage import Storage
 
 Row = dict[str, Any]
@@ -144,7 +144,7 @@ def _save_and_end(algorithm: ODAC, path: Path) -> None:
 
 
 def _is_usable(algorithm: ODAC, path: Path, expected: tuple[Any, ...]) -> bool:
-    check_checkpoint(found(Storage.of(path)).path)
+    check_checkpoint(locate_checkpoint(Storage.of(path)).path)
     algorithm.learner_group._learner.replay.clear()
     algorithm.restore_from_path(path)
     return state(algorithm) == expected

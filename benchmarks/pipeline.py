@@ -53,9 +53,9 @@ import ray
 import torch
 from ray._private.serialization import SerializationContext
 
-from rllib_odac import GoalEpisode, ODACConfig
-from rllib_odac.algorithm import ODAC, UPDATES_PER_CALL
+from rllib_odac import ODAC, GoalEpisode, ODACConfig
 from rllib_odac.learner import ODACTorchLearner
+from rllib_odac.runtime.training import UPDATES_PER_CALL
 
 SAMPLING, UPDATES = "sampling alone", "updates alone"
 SETTING = ["mode", "updates_per_env_step", "num_env_runners", "num_learners"]
@@ -98,7 +98,7 @@ def build(
     asynchronous = False if mode == "sync" else "auto"
     config.training(updates_per_env_step=updates_per_env_step, asynchronous=asynchronous)
     algorithm = config.evaluation(evaluation_interval=None).build_algo()
-    while not algorithm._replay_ready:
+    while not algorithm._training._replay_ready:
         algorithm.training_step()
     algorithm.drain()
     return algorithm

@@ -40,11 +40,11 @@ from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from simulation import DRIVER, ENV_RUNNERS, LAG_LIMIT, LEARNERS, Services, Setting, Simulation
 
 from rllib_odac import ODACConfig
-from rllib_odac.algorithm import UPDATES_PER_CALL
 from rllib_odac.env_runner import GoalEnvRunner
-from rllib_odac.runtime.env_runner_requests import Sampling, _Request
-from rllib_odac.runtime.faults import Ledger
+from rllib_odac.runtime.env_runner_requests import EnvRunnerRequests, _Request
+from rllib_odac.runtime.faults import StepAccounting
 from rllib_odac.runtime.learner_calls import _update, wait
+from rllib_odac.runtime.training import UPDATES_PER_CALL
 
 RESULTS = Path(__file__).parent / "results" / "scaling"
 
@@ -66,10 +66,10 @@ def measure(env: str, seconds: float) -> Services:
     busy = runner.apply.remote(lambda runner: [len(runner.sample()) for _ in range(fragments)])
     crowding = max(1.0, _mean(update, seconds) / (alone["update"] * UPDATES_PER_CALL))
     ray.get(busy)
-    learning = algorithm._learning
+    learning = algorithm._learner_calls
     for _ in range(2):  # the first sets things up
         learning.call([[], []], 0, 5 * UPDATES_PER_CALL, {})
-        [answered] = learning.take(wait(learning.references, None, 2))
+        [answered] = learning.collect(wait(learning.references, None, 2))
     together = max(each.seconds for each in answered.results) / answered.num_updates
     algorithm.stop()
     all_reduce = max(0.0, together / crowding - alone["update"])
@@ -121,7 +121,7 @@ def measure_alone(
 
 def measure_driver(algorithm: Any, seconds: float) -> dict[str, float]:
     """CPU time of the driver's thread in asynchronous training, by what it was spent on."""
-    while not algorithm._replay_ready:
+    while not algorithm._training._replay_ready:
         algorithm.training_step()
     spent, counts = Counter[str](), Counter[str]()
 
@@ -139,14 +139,14 @@ def measure_driver(algorithm: Any, seconds: float) -> dict[str, float]:
 
     for name in ("_request", "_take_samples", "_take_results", "training_step"):
         watch(algorithm, name)
-    watch(algorithm._sampling, "take")
-    watch(algorithm._learning, "call")
+    watch(algorithm._env_runner_requests, "take")
+    watch(algorithm._learner_calls, "call")
     steps, end = algorithm.env_steps, time.perf_counter() + 5 * seconds
     while time.perf_counter() < end or counts["_request"] < 20:
         algorithm.training_step()
     samples = (algorithm.env_steps - steps) / algorithm._fragment
     whole = spent.pop("training_step")
-    learners = len(algorithm._shards)
+    learners = len(algorithm._training._shards)
     pieces = {
         "request": spent["_request"] / counts["_request"],
         "sample": (spent["take"] + spent["_take_samples"]) / samples,
@@ -168,13 +168,15 @@ def measure_bookkeeping(runners: int) -> dict[str, float]:
 
     sleeper = Sleeper.options(num_cpus=0).remote()
     manager = SimpleNamespace(healthy_actor_ids=lambda: list(range(runners)))
-    sampling = Sampling(SimpleNamespace(_worker_manager=manager), 60, 600, Ledger())
+    sampling = EnvRunnerRequests(
+        SimpleNamespace(_worker_manager=manager), 60, 600, StepAccounting()
+    )
     for i in range(2 * runners - 1):
         sampling._requests[sleeper.sleep.remote()] = _Request(i // 2, 100, 0, time.monotonic())
 
     def step() -> None:
         sampling.free_runners(requests_each=2)
-        sampling.take(wait(sampling.references, timeout_s=0))
+        sampling.collect(wait(sampling.references, timeout_s=0))
 
     mean = _mean(step, 1.0, time.thread_time)
     ray.kill(sleeper)

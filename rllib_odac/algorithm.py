@@ -1,52 +1,42 @@
-"""`ODAC`: the RLlib Algorithm that passes episode references from env runners to learners."""
+"""`ODAC`: the RLlib Algorithm, a thin shell around `runtime` and `checkpoints`."""
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Collection, Mapping
-from dataclasses import asdict, replace
-from typing import Any
+import functools
+from dataclasses import asdict
+from typing import Any, Self
 
-import numpy as np
 import ray
+from pyarrow.fs import FileSystem
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.utils.annotations import override
-from ray.rllib.utils.metrics import (
-    ENV_RUNNER_RESULTS,
-    ENV_RUNNER_SAMPLING_TIMER,
-    LEARNER_RESULTS,
-    LEARNER_UPDATE_TIMER,
-    NUM_ENV_STEPS_SAMPLED_LIFETIME,
-    SYNCH_WORKER_WEIGHTS_TIMER,
-    TIMERS,
-)
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
+from ray.tune import Checkpoint
 
-from rllib_odac.checkpoints.checkpointer import ResumableAlgorithm
+from rllib_odac.checkpoints.checkpointer import Checkpointer
+from rllib_odac.checkpoints.manifest import REPLAY_DIRECTORY, open_checkpoint
+from rllib_odac.checkpoints.storage import Storage
 from rllib_odac.config import ODACConfig
-from rllib_odac.learner import UPDATES_PER_DRAW
+from rllib_odac.deploy.files import policy_files
+from rllib_odac.env_runner import GoalEnvRunner
+from rllib_odac.ray_compat import next_checkpoint
 from rllib_odac.runtime.cluster import check_room, processes
-from rllib_odac.runtime.env_runner_requests import (
-    Guidance,
-    Sample,
-    Sampling,
-    sample_of,
-    stop_remote,
-)
+from rllib_odac.runtime.env_runner_requests import stop_env_runners
 from rllib_odac.runtime.evaluation import evaluate_episodes, summarize
-from rllib_odac.runtime.faults import InterruptedRun, Ledger, Losses
-from rllib_odac.runtime.learner_calls import LearnerResult, Learning, wait
+from rllib_odac.runtime.faults import FaultCounters, InterruptedRun
+from rllib_odac.runtime.training import Training
 
-UPDATES_PER_CALL = UPDATES_PER_DRAW  # of learners, while samples are under way
+ALGORITHM_STATE = "odac"
+EPISODES_DROPPED = "episodes_dropped"  # unfinished ones, which no checkpoint holds
 
 
-class ODAC(ResumableAlgorithm):
+class ODAC(Algorithm):
     """Outcome-Driven Actor-Critic on RLlib's new API stack.
 
-    `training_step` moves references only: env runners put whole episodes into the object store,
-    learners take them out into their own replay shard and update from it. See `pipeline`.
+    Training moves references only: env runners put whole episodes into the object store, learners
+    take them out into their own replay shard and update from it. See `runtime.training`.
     """
 
     config: ODACConfig
@@ -59,32 +49,16 @@ class ODAC(ResumableAlgorithm):
 
     @override(Algorithm)
     def setup(self, config: ODACConfig) -> None:
-        self.env_steps = 0  # collected since the beginning of the run
-        self.updates = 0  # made by each learner
-        self._next_learner = 0  # which one gets the next episodes
-        self._replay_ready = False  # whether every learner has episodes to learn from
-        # Environment steps and updates when the replay was empty last, from where both are counted.
-        self._learning_since = (0, 0)
-        self._last_step: float = math.inf  # environment steps after which no more are asked for
         check_room(processes(config))  # before RLlib waits for actors that find no place
         super().setup(config)
-        is_remote = self.env_runner_group.num_remote_env_runners() > 0
-        self._ledger = Ledger()
-        self._sampling = (
-            Sampling(
-                self.env_runner_group,
-                config.sample_timeout_s,
-                config.env_runner_restore_timeout_s,
-                self._ledger,
-            )
-            if is_remote
-            else None
-        )
-        self._learning = Learning(self.learner_group, publish=is_remote)
-        self._shards: list[list[Any]] = self._empty_shards()  # episodes for each learner's replay
-        self._transitions = 0  # in them
         self.is_interrupted = False  # whether training is to stop before its next step
-        self._guidance = Guidance()  # what env runners are told with the next request
+        self._training = Training(config, self.env_runner_group, self.learner_group, self.metrics)
+        self._checkpointer = Checkpointer(
+            self.learner_group,
+            self._signature(),
+            self._policy_files,
+            config.checkpoint_replay,
+        )
 
     @override(Algorithm)
     def training_step(self) -> None:
@@ -100,221 +74,72 @@ class ODAC(ResumableAlgorithm):
         """
         if self.is_interrupted:
             raise InterruptedRun
-        if self._sampling is not None:
-            self._sampling.look_after()
-        with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
-            if self._sampling is None:
-                samples = [self._sample_locally()]
-            elif self.config.is_asynchronous:
-                self._request_samples(self._sampling)
-                samples = self._sampling.take(self._wait_for_any(self._sampling))
-            else:
-                samples = self._sample_in_step(self._sampling)
-        self._take_samples(samples)
-        with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
-            if self.config.is_asynchronous:
-                if self._can_call_learners:
-                    self._call_learners(UPDATES_PER_CALL)
-            elif samples:
-                self._call_learners()
-                self._await_learners()
+        self._training.step()
 
     @override(Algorithm)
     def step(self) -> dict[str, Any]:
         result: dict[str, Any] = super().step()
         alive = self.env_runner_group.num_healthy_remote_env_runners()
-        result["faults"] = asdict(self.losses) | {"env_runners_alive": alive}
+        result["faults"] = asdict(self.fault_counters) | {"env_runners_alive": alive}
         return result
 
     @property
-    def losses(self) -> Losses:
-        """What faults have cost since the beginning of the run."""
-        return self._ledger.losses
+    def env_steps(self) -> int:
+        """Environment steps collected since the beginning of the run."""
+        return self._training.env_steps
 
     @property
-    def has_lost_a_learner(self) -> bool:
+    def updates(self) -> int:
+        """Updates made by each learner since the beginning of the run."""
+        return self._training.updates
+
+    @property
+    def fault_counters(self) -> FaultCounters:
+        """What faults have cost since the beginning of the run."""
+        return self._training.accounting.counters
+
+    @property
+    def has_dead_learner(self) -> bool:
         """Whether a learner's process is dead: the others wait for it, and all must begin anew."""
-        return self._learning.has_lost_one()
+        return self._training.calls.has_dead_learner()
 
     @property
     def can_be_saved(self) -> bool:
         """Whether learners are whole and at rest between updates, whatever else has failed."""
-        return not self._learning.has_failed and not self.has_lost_a_learner
+        return not self._training.calls.has_failed and not self.has_dead_learner
 
     @override(Algorithm)
     def restore_env_runners(self, env_runner_group: EnvRunnerGroup) -> list[int]:
-        if env_runner_group is not self.env_runner_group or self._sampling is None:
+        requests = self._training.requests
+        if env_runner_group is not self.env_runner_group or requests is None:
             restored: list[int] = super().restore_env_runners(env_runner_group)
             return restored
-        if revived := self._sampling.revived():
+        if restarted := requests.restarted():
             state = self.env_runner.get_state() | {NUM_ENV_STEPS_SAMPLED_LIFETIME: self.env_steps}
             reference = ray.put(state)
-            for runner in revived:
-                self._sampling.set_state(runner, reference)
-        return revived
+            for runner in restarted:
+                requests.set_state(runner, reference)
+        return restarted
 
     @override(Algorithm)
     def cleanup(self) -> None:
         # RLlib would wait for ever for one that stalls, or that Ray finds no place for.
         for name in ("env_runner_group", "eval_env_runner_group"):
             if (group := getattr(self, name, None)) is not None:
-                stop_remote(group)
+                stop_env_runners(group)
         super().cleanup()
-
-    # Samples --------------------------------------------------------------------------------------
-
-    def _sample_locally(self) -> Sample:
-        return replace(sample_of(self.env_runner), updates=self.updates)
-
-    def _sample_in_step(self, sampling: Sampling) -> list[Sample]:
-        """Asks every env runner for a fragment, and waits for it."""
-        for runner in sampling.free_runners(requests_each=1):
-            self._request(sampling, runner)
-        if not sampling.references:
-            time.sleep(0.1)  # no env runner is alive
-        timeout_s = self.config.sample_timeout_s
-        return sampling.take(wait(sampling.references, timeout_s, len(sampling.expected)))
-
-    def _request_samples(self, sampling: Sampling) -> None:
-        """Keeps env runners busy as long as learners are not too far behind them."""
-        for runner in sampling.free_runners(self.config.max_requests_in_flight_per_env_runner):
-            if not self._may_request(sampling):
-                return
-            self._request(sampling, runner)
-
-    def _may_request(self, sampling: Sampling) -> bool:
-        """Whether another fragment leaves learners at most `max_weight_lag` updates behind.
-
-        A fragment that asks for more than that by itself is collected when all else is done. And
-        before there is anything to learn from, nobody is behind.
-        """
-        expected = sampling.env_steps_expected
-        behind = self._updates_due(self.env_steps + expected + self._fragment) - self.updates
-        if behind <= self.config.max_weight_lag or not self._replay_ready:
-            return True
-        return expected == 0 and self.updates >= self._updates_due(self.env_steps)
-
-    def _request(self, sampling: Sampling, runner: int) -> None:
-        left = self._last_step - self.env_steps - sampling.env_steps_expected
-        if left > 0:
-            # All environments of a runner make their steps together.
-            env_steps = max(min(self._fragment, left), self.config.num_envs_per_env_runner)
-            sampling.request(runner, int(env_steps), self._guidance)
-
-    @property
-    def _fragment(self) -> int:
-        """Environment steps of one request."""
-        config = self.config
-        return config.get_rollout_fragment_length() * config.num_envs_per_env_runner
-
-    def _take_samples(self, samples: list[Sample]) -> None:
-        for sample in samples:
-            self.env_steps += sample.env_steps
-            self._transitions += sample.transitions
-            self._ledger.arrived(sample)
-            if sample.episodes is not None:
-                self._shards[self._next_learner].append(sample.episodes)
-                self._next_learner = (self._next_learner + 1) % len(self._shards)
-            self.metrics.log_value("weight_lag", self.updates - sample.updates, reduce="max")
-        if samples:
-            self.metrics.aggregate([sample.metrics for sample in samples], key=ENV_RUNNER_RESULTS)
-
-    def _empty_shards(self) -> list[list[Any]]:
-        return [[] for _ in range(max(1, self.config.num_learners))]
-
-    # Updates --------------------------------------------------------------------------------------
-
-    def _updates_due(self, env_steps: int) -> int:
-        """Updates that so many environment steps ask for."""
-        since, updates = self._learning_since
-        steps = env_steps - since - self.config.num_steps_before_learning
-        return updates + max(0, int(steps * self.config.updates_per_env_step))
-
-    def _updates_owed(self) -> int:
-        """Updates due that no learner has been asked for."""
-        if not self._replay_ready:
-            return 0
-        made = self.updates + self._learning.updates_in_flight
-        return max(0, self._updates_due(self.env_steps) - made)
-
-    def _call_learners(self, max_updates: int | None = None) -> None:
-        """Hands learners the new episodes and has them make updates that are owed, all or some."""
-        owed = self._updates_owed()
-        self._learning.call(
-            self._shards,
-            self._transitions,
-            num_updates=owed if max_updates is None else min(owed, max_updates),
-            timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self.env_steps},
-        )
-        self._shards, self._transitions = self._empty_shards(), 0
-        self._take_results(())  # a local learner has answered already
-
-    @property
-    def _can_call_learners(self) -> bool:
-        """Whether there is something for learners to do that they have not been asked for."""
-        return self._learning.has_room and (any(self._shards) or self._updates_owed() > 0)
-
-    def _await_learners(self) -> None:
-        while references := self._learning.references:
-            self._take_results(wait(references, timeout_s=60))
-
-    def _wait_for_any(self, sampling: Sampling) -> set[Any]:
-        """Samples that have arrived; waits if there is nothing else to do."""
-        references = [*sampling.references, *self._learning.references]
-        if not references and not self._can_call_learners:
-            time.sleep(0.1)  # no env runner is alive: RLlib is to look again, but not at once
-        ready = wait(references, timeout_s=0 if self._can_call_learners else 1)
-        self._take_results(ready)
-        return ready
-
-    def _take_results(self, ready: Collection[Any]) -> None:
-        """Takes in what learners have answered."""
-        for call in self._learning.take(ready):
-            num_updates, results = call.num_updates, call.results
-            self.updates += num_updates
-            taken_in = sum(result.transitions for result in results)
-            self._ledger.losses.env_steps_lost += call.transitions - taken_in
-            self._replay_ready = min(result.replay_transitions for result in results) > 0
-            self.metrics.aggregate([result.metrics for result in results], key=LEARNER_RESULTS)
-            seconds = max(result.seconds for result in results)
-            self.metrics.log_value("learner_seconds", seconds, reduce="lifetime_sum")
-            if num_updates and self._sampling is None:
-                with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
-                    self.sync_weights()
-            self._guide(results)
-
-    def _guide(self, results: list[LearnerResult]) -> None:
-        """Notes the newest weights, and goals that learners drew from what was achieved."""
-        guidance = self._guidance
-        for weights in [result.weights for result in results if result.weights is not None]:
-            guidance = replace(guidance, weights=weights, updates=self.updates)
-        goals = [r.exploration_goals for r in results if r.exploration_goals is not None]
-        if goals:
-            drawn = np.concatenate(goals)
-            self.env_runner.set_exploration_goals(drawn)  # whose state is what a checkpoint holds
-            if self._sampling is not None:
-                guidance = replace(guidance, exploration_goals=ray.put(drawn))
-        self._guidance = guidance
 
     def drain(self) -> None:
         """Waits for all that is under way and not overdue, and makes every update owed."""
-        if self._sampling is not None:
-            while references := self._sampling.expected:
-                self._take_samples(self._sampling.take(wait(references, timeout_s=1)))
-        self._await_learners()
-        while any(self._shards) or self._updates_owed() > 0:
-            self._call_learners()
-            self._await_learners()
+        self._training.drain()
 
-    def forget_samples(self) -> None:
+    def cancel_samples(self) -> None:
         """Gives up what env runners are collecting, so that what has arrived can be saved."""
-        if self._sampling is not None:
-            self._sampling.forget()
-            self._ledger.drop_unfinished()
+        self._training.cancel_samples()
 
     def end_at(self, env_steps: int) -> None:
         """Asks remote env runners for no more than so many environment steps in all."""
-        self._last_step = env_steps
+        self._training.end_at(env_steps)
 
     def shorten_iteration(self, env_steps: int) -> None:
         """Makes the next `train()` end after so many environment steps, whole rounds of them."""
@@ -332,55 +157,159 @@ class ODAC(ResumableAlgorithm):
         )
         return summarize(evaluate_episodes(group, num_episodes, seed))
 
+    @override(Algorithm)
+    def get_module(self, module_id: str = DEFAULT_MODULE_ID) -> Any:
+        """The module of this process, with the weights that the learners have now."""
+        if self._training.requests is not None:
+            self._training.sync_weights()
+        return super().get_module(module_id)
+
     # Checkpoints ----------------------------------------------------------------------------------
 
-    @override(ResumableAlgorithm)
-    def save_to_path(self, path: Any = None, **kwargs: Any) -> str:
-        path = super().save_to_path(path, **kwargs)
-        if self._sampling is None:
-            self._ledger.drop_unfinished()  # as the env runner has
-        return path
+    @override(Algorithm)
+    def save_to_path(
+        self, path: Any = None, *, filesystem: FileSystem | None = None, **kwargs: Any
+    ) -> str:
+        """Saves everything that training needs to go on, the replay of every learner included.
 
-    @override(ResumableAlgorithm)
-    def counters(self) -> dict[str, Any]:
-        return {
+        An env runner in this process drops the episodes that are going on, so that a run that
+        continues and one that is restored do the same from here on. Remote ones go on with theirs.
+
+        Raises:
+            OSError: If it cannot be written; then nothing of it is left.
+        """
+        self.drain()
+        dropped = went_on = 0
+        if self._training.requests is None:
+            dropped = self.env_runner.drop_open_episodes()
+            # Before the first update it does not know the learners' statistics of observations.
+            self._training.sync_weights()
+            self._count_dropped(dropped)
+        else:
+            counts = self.env_runner_group.foreach_env_runner(
+                GoalEnvRunner.num_unfinished, local_env_runner=False, timeout_seconds=10
+            )
+            went_on = sum(counts)
+        content = {
             "env_steps": self.env_steps,
             "updates": self.updates,
-            "next_learner": self._next_learner,
-            "learning_since": self._learning_since,
-            "losses": self._ledger.state(),
+            "unfinished_episodes": dropped + went_on,
+            "went_on": went_on,
+        }
+        checkpoint = Storage.of(path, filesystem)
+        with self._checkpointer.writing(checkpoint, content) as target:
+            super().save_to_path(target.path, filesystem=target.filesystem, **kwargs)
+        if self._training.requests is None:
+            self._training.accounting.drop_unfinished()
+        return checkpoint.path
+
+    @override(Algorithm)
+    def restore_from_path(
+        self, path: Any, *args: Any, filesystem: FileSystem | None = None, **kwargs: Any
+    ) -> None:
+        """Goes on from a checkpoint, or takes over one `component` of it alone.
+
+        Raises:
+            DamagedCheckpoint: If it is not whole. The algorithm is then as it was.
+        """
+        if kwargs.get("component") is not None:
+            checkpoint, manifest = Storage.of(path, filesystem), None
+        else:
+            checkpoint, manifest = self._checkpointer.open(path, filesystem)
+            self._training.cancel()
+        for group in (self.env_runner_group, self.eval_env_runner_group):
+            if group is not None:
+                group.foreach_env_runner(lambda runner: runner.forget_weights_version())
+        self.env_runner_group.foreach_env_runner(lambda runner: runner.drop_open_episodes())
+        super().restore_from_path(
+            checkpoint.path, *args, filesystem=checkpoint.filesystem, **kwargs
+        )
+        self._training.weights_restored()
+        self.env_runner_group.foreach_env_runner(
+            functools.partial(GoalEnvRunner.reseed, env_steps=self.env_steps),
+            local_env_runner=False,
+        )
+        if manifest is not None:
+            transitions = self._checkpointer.load_replay(checkpoint, manifest)
+            self._training.replay_restored(transitions)
+            self._count_dropped(manifest["went_on"])
+            if not checkpoint.is_local:  # RLlib looks for weights on this machine alone
+                self._training.sync_weights()
+
+    @classmethod
+    @override(Algorithm)
+    def from_checkpoint(
+        cls, path: Any, filesystem: FileSystem | None = None, **kwargs: Any
+    ) -> Self:
+        """A new algorithm from a checkpoint, which is checked first.
+
+        Raises:
+            DamagedCheckpoint: If it is not whole.
+        """
+        if isinstance(path, Checkpoint):
+            path, filesystem = path.path, path.filesystem
+        checkpoint, _ = open_checkpoint(path, filesystem)
+        algorithm: Self = super().from_checkpoint(checkpoint.path, checkpoint.filesystem, **kwargs)
+        return algorithm
+
+    @override(Algorithm)
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Saves for Tune: replay goes where Tune will store the rest of the checkpoint, at once."""
+        if self._storage is None:
+            super().save_checkpoint(checkpoint_dir)
+            return
+        filesystem, path = next_checkpoint(self._storage)
+        replay = Storage(filesystem, path) / REPLAY_DIRECTORY
+        try:
+            with self._checkpointer.replay_in(replay):
+                super().save_checkpoint(checkpoint_dir)
+        except BaseException:
+            replay.remove()
+            raise
+
+    @override(Algorithm)
+    def restore(self, checkpoint_path: Any) -> None:
+        """Restores what Tune has stored; learners read their replay straight from there."""
+        checkpoint = getattr(checkpoint_path, "checkpoint", checkpoint_path)
+        if not isinstance(checkpoint, Checkpoint):
+            super().restore(checkpoint_path)
+            return
+        replay = Storage(checkpoint.filesystem, checkpoint.path) / REPLAY_DIRECTORY
+        with self._checkpointer.replay_in(replay):
+            super().restore(checkpoint_path)
+
+    @override(Algorithm)
+    def get_state(self, components: Any = None, **kwargs: Any) -> dict[str, Any]:
+        state = super().get_state(components, **kwargs)
+        if self._check_component(ALGORITHM_STATE, components, kwargs.get("not_components")):
+            state[ALGORITHM_STATE] = self._training.state()
+        return state
+
+    @override(Algorithm)
+    def set_state(self, state: dict[str, Any]) -> None:
+        super().set_state(state)
+        if ALGORITHM_STATE in state:
+            self._training.set_state(state[ALGORITHM_STATE])
+
+    def _count_dropped(self, episodes: int) -> None:
+        self.metrics.log_value(EPISODES_DROPPED, episodes, reduce="lifetime_sum")
+
+    def _signature(self) -> dict[str, Any]:
+        observation, action = self.spaces[DEFAULT_MODULE_ID]
+        sizes = {name: list(space.shape) for name, space in observation.spaces.items()}
+        return {
+            "env": str(self.config.env),
+            "spaces": sizes | {"actions": list(action.shape)},
+            "objective": type(self.config.build_objective()).__name__,
         }
 
-    @override(ResumableAlgorithm)
-    def set_counters(self, counters: Mapping[str, Any]) -> None:
-        self.env_steps = counters["env_steps"]
-        self.updates = counters["updates"]
-        num_learners = max(1, self.config.num_learners)  # which may be fewer than there were
-        self._next_learner = counters["next_learner"] % num_learners
-        self._learning_since = counters["learning_since"]
-        self._ledger.restore(counters.get("losses", {}))
-
-    @override(ResumableAlgorithm)
-    def forget_what_is_under_way(self) -> None:
-        if self._sampling is not None:
-            self._sampling.forget()
-        self._learning.forget()
-        self._shards, self._transitions = self._empty_shards(), 0
-
-    @override(ResumableAlgorithm)
-    def weights_were_restored(self) -> None:
-        self._guidance = Guidance(updates=self.updates)
-
-    @override(ResumableAlgorithm)
-    def replay_was_restored(self, transitions: int | None) -> None:
-        self._replay_ready = bool(transitions)
-        if transitions is None:
-            self._learning_since = (self.env_steps, self.updates)
-
-    @override(ResumableAlgorithm)
-    def sync_weights(self) -> None:
-        self.env_runner_group.sync_weights(
-            from_worker_or_learner_group=self.learner_group,
-            policies=[DEFAULT_MODULE_ID],
-            inference_only=True,
+    def _policy_files(self) -> dict[str, bytes]:
+        return policy_files(
+            self.learner_group.get_weights()[DEFAULT_MODULE_ID],
+            *self.spaces[DEFAULT_MODULE_ID],
+            env=str(self.config.env),
+            objective=type(self.config.build_objective()).__name__,
+            env_steps=self.env_steps,
+            updates=self.updates,
+            hidden=tuple(self.config.hidden),
         )

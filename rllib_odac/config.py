@@ -11,12 +11,12 @@ import gymnasium as gym
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.annotations import override
-from ray.tune.registry import ENV_CREATOR, _global_registry
 from ray.util import log_once
 
 from rllib_odac.agent.objectives import Objective, make_objective, objective_class
 from rllib_odac.envs import make_env
 from rllib_odac.envs.adapter import own_success_distance
+from rllib_odac.ray_compat import registered_env_creator
 from rllib_odac.replay.exploration_goals import validate_exploration_goals
 from rllib_odac.replay.relabelling import validate_relabelling
 from rllib_odac.settings import SETTINGS, Settings, check, find_setting, takes_settings
@@ -200,8 +200,8 @@ class ODACConfig(AlgorithmConfig, Settings):
         """The environment's id or, for one registered with Tune, its creator's wrapper."""
         if self._environment_function is not None:
             return self._environment_function
-        if isinstance(self.env, str) and _global_registry.contains(ENV_CREATOR, self.env):
-            return _from_settings(_global_registry.get(ENV_CREATOR, self.env), self.env)
+        if (creator := registered_env_creator(self.env)) is not None:
+            return _from_settings(creator, self.env)
         if isinstance(self.env, type):
             return _from_settings(self.env, self.env.__qualname__)
         return self.env

@@ -14,7 +14,6 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import ray
 import torch
 from ray.rllib.callbacks.utils import make_callback
 from ray.rllib.core import DEFAULT_MODULE_ID
@@ -32,6 +31,7 @@ from ray.rllib.utils.metrics import (
 
 from rllib_odac.agent.exploration import ExplorationGoalAssignment, HeldRandomActions
 from rllib_odac.envs import make_vector_env
+from rllib_odac.ray_compat import was_restarted
 from rllib_odac.replay.episodes import COLUMNS, Array, GoalEpisode, OpenEpisodes
 from rllib_odac.replay.exploration_goals import ExplorationGoals, validate_exploration_goals
 
@@ -57,7 +57,7 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         torch.set_num_threads(config.num_threads)
         # Of exploration and of the environments' seeds; its state is part of a checkpoint. A runner
         # that Ray has restarted must not live through its predecessor's beginning again.
-        self.rng = np.random.default_rng(None if _was_restarted() else self._seed)
+        self.rng = np.random.default_rng(None if was_restarted() else self._seed)
         self.env_steps = 0  # made by this runner
         self.num_episodes_dropped = 0
         self._failures = 0  # of the environment, without a whole episode in between
@@ -387,14 +387,6 @@ class GoalEnvRunner(SingleAgentEnvRunner):
     def forget_weights_version(self) -> None:
         """Takes the next weights whatever their number: a restore may go back in time."""
         self._weights_seq_no = 0
-
-
-def _was_restarted() -> bool:
-    """Whether this process is an actor that died before."""
-    if not ray.is_initialized():
-        return False
-    context = ray.get_runtime_context()
-    return context.get_actor_id() is not None and bool(context.was_current_actor_reconstructed)
 
 
 def _checked(observation: dict[str, Array]) -> dict[str, Array]:

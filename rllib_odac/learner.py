@@ -33,6 +33,7 @@ from rllib_odac.agent.networks import power_sums
 from rllib_odac.agent.precision import flushed_denormals, matmul_precision
 from rllib_odac.agent.update import Update, compute_metrics, compute_update
 from rllib_odac.metrics import quantiles
+from rllib_odac.ray_compat import recompute_in_backward_pass
 from rllib_odac.replay.buffer import GoalReplay
 from rllib_odac.replay.episodes import GoalEpisode
 from rllib_odac.replay.exploration_goals import (
@@ -64,8 +65,7 @@ class ODACTorchLearner(TorchLearner):
         self.objective = config.build_objective()
         self._compute_update = compute_update
         if config.torch_compile_learner:
-            # Otherwise code compiled for CPUs spends half an update's time on storing ReLU masks.
-            torch._functorch.config.aggressive_recomputation = True
+            recompute_in_backward_pass()
             self._compute_update = torch.compile(
                 compute_update,
                 backend=config.torch_compile_learner_dynamo_backend,
@@ -262,7 +262,7 @@ class ODACTorchLearner(TorchLearner):
         for episode in episodes:
             self.replay.add(episode)
             self.num_transitions += len(episode)
-            moments += power_sums(torch.from_numpy(episode.observation))
+            moments += power_sums(torch.from_numpy(episode.observation.astype(np.float64)))
         normalizer.merge(self._sum_over_learners(moments))
 
     def draw_exploration_goals(self, count: int) -> np.ndarray | None:
@@ -333,7 +333,7 @@ class ODACTorchLearner(TorchLearner):
         if LEARNER_STATE in state:
             self.num_updates = state[LEARNER_STATE]["num_updates"]
             # RLlib saves one learner for all, whose noise the others must not share. Random states
-            # are not portable between types of devices.
+            # are not picklable between types of devices.
             if self._learner_index == 0 and state[LEARNER_STATE]["device"] == self._device.type:
                 self._noise.set_state(torch.from_numpy(state[LEARNER_STATE]["noise"].copy()))
             else:

@@ -67,7 +67,7 @@ class ExplorationGoalAssignment:
         self._assigned = np.zeros((num_envs, goal_dim), dtype=np.float32)
 
     def choose(self, begins: Array, goals: Array | None, rng: np.random.Generator) -> None:
-        """Draws a goal for the episodes that begin, (N,) bool, from goals (M, G) if there are any."""
+        """Draws goals from (M, G) for the episodes that begin, (N,) bool, if there are any."""
         if goals is None or not begins.any():
             return
         num_envs = len(self.is_assigned)

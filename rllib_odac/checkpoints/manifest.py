@@ -24,7 +24,8 @@ from pyarrow.fs import FileSystem
 from rllib_odac.checkpoints.storage import Fingerprint, Storage
 
 MANIFEST = "odac.json"
-CHECKPOINT_VERSION = 2
+CHECKPOINT_VERSION = 3
+REVISION_OF_VERSION_2 = "ff4bbbb"  # the last one of rllib_odac 0.1
 REPLAY_DIRECTORY = "replay"
 SEAL = "sha256"  # of the manifest itself, without this entry
 
@@ -77,6 +78,12 @@ def read_manifest(checkpoint: Storage | str | os.PathLike[str]) -> dict[str, Any
         is_sealed = seal == _seal(manifest)
     except (ValueError, AttributeError):
         version, is_sealed = CHECKPOINT_VERSION, False
+    if version == 2:
+        raise ValueError(
+            f"'{shown}' is a checkpoint of rllib_odac 0.1, from which this version cannot go on: "
+            f"go on with version 0.1 (revision {REVISION_OF_VERSION_2}), or load its policy with "
+            "load_policy or `odac export`, which read it as it is."
+        )
     if version != CHECKPOINT_VERSION:
         raise ValueError(
             f"'{shown}' is a checkpoint of version {version}, but only version "
@@ -122,7 +129,7 @@ def check_file(file: Storage, expected: Fingerprint) -> None:
         )
 
 
-def checked(
+def open_checkpoint(
     path: str | os.PathLike[str], filesystem: FileSystem | None = None
 ) -> tuple[Storage, dict[str, Any]]:
     """The place of a checkpoint and its manifest, when all but the contents of replay is checked.
@@ -132,8 +139,8 @@ def checked(
             checkpoint of the same run, if there is one.
         ValueError: If it is one of another version.
     """
-    place = found(Storage.of(path, filesystem))
-    with pointing_to_a_whole_one(place):
+    place = locate_checkpoint(Storage.of(path, filesystem))
+    with suggesting_whole_checkpoint(place):
         manifest = read_manifest(place)
         check_files(place, manifest)
     return place, manifest
@@ -159,7 +166,7 @@ def _seal(manifest: Mapping[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def whole_or_absent(place: Storage) -> Iterator[Storage]:
+def atomic_directory(place: Storage) -> Iterator[Storage]:
     """The directory to write a checkpoint into. If that fails, nothing of it remains.
 
     It is another one beside, which takes the place of nothing or of an earlier checkpoint at the
@@ -201,7 +208,7 @@ def whole_or_absent(place: Storage) -> Iterator[Storage]:
         raise
 
 
-def found(place: Storage) -> Storage:
+def locate_checkpoint(place: Storage) -> Storage:
     """The place of a checkpoint, or of the one before if its replacement was interrupted."""
     before = _beside(Path(place.path), "replaced")
     if place.is_local and not Path(place.path).exists() and before.exists():
@@ -268,7 +275,7 @@ def checkpoints_of_run(run: Path) -> list[Path]:
 
 
 @contextlib.contextmanager
-def pointing_to_a_whole_one(place: Storage) -> Iterator[None]:
+def suggesting_whole_checkpoint(place: Storage) -> Iterator[None]:
     """Lets the message on a damaged checkpoint name the newest whole one of the same run."""
     try:
         yield

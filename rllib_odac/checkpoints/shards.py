@@ -146,11 +146,11 @@ def _load(
         with file.open() as stream:
             replay.read(stream, str(file))
     else:
-        _deal_out(learner, place, names, num_learners)
+        _redistribute(learner, place, names, num_learners)
     return len(replay), learner.num_updates
 
 
-def _deal_out(
+def _redistribute(
     learner: ODACTorchLearner, place: Storage, names: Sequence[str], num_learners: int
 ) -> None:
     """Loads every so-many-th episode of all shards."""

@@ -111,6 +111,10 @@ class Storage:
                 write(digest)
         return digest.fingerprint
 
+    def write_bytes(self, content: bytes) -> None:
+        """Writes the file."""
+        self.write(lambda file: file.write(content))
+
     def write_json(self, content: Any) -> None:
         """Writes the file as JSON."""
         self.write(lambda file: file.write((json.dumps(content, indent=2) + "\n").encode()))

@@ -10,18 +10,13 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping
-from operator import methodcaller
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from rllib_odac.deploy.network import PolicyNetwork
 from rllib_odac.deploy.spec import ACTION, INPUTS, BoxSpec, PolicySpec
-
-if TYPE_CHECKING:
-    from rllib_odac.checkpoints.checkpointer import ResumableAlgorithm
-    from rllib_odac.checkpoints.storage import Storage
 
 DIRECTORY = "policy"
 ARRAYS = "policy.npz"
@@ -31,29 +26,19 @@ COMPONENTS = ("policy.", "observation_normalizer.", "goal_center", "goal_scale")
 NOT_NEEDED = "goal_scale_known"  # only says whether the scale is still to be found
 
 
-def write_policy(checkpoint: Storage, algorithm: ResumableAlgorithm) -> None:
-    """Writes the policy that the learners have now into a checkpoint's folder `policy/`."""
-    directory = checkpoint / DIRECTORY
-    directory.make_directory()
-    for name, content in policy_files(algorithm).items():
-        (directory / name).write(methodcaller("write", content))
+def policy_files(
+    weights: Mapping[str, Any], observation: Mapping[str, Any], action: Any, **facts: Any
+) -> dict[str, bytes]:
+    """The files of the folder `policy/` by name.
 
-
-def policy_files(algorithm: ResumableAlgorithm) -> dict[str, bytes]:
-    """The files of the folder `policy/` by name, of the policy that the learners have now."""
-    from ray.rllib.core import DEFAULT_MODULE_ID
-
-    weights = algorithm.learner_group.get_weights()[DEFAULT_MODULE_ID]
-    observation, action = algorithm.spaces[DEFAULT_MODULE_ID]
+    Args:
+        weights: State of an `ODACRLModule`.
+        observation: Spaces of a goal environment by name.
+        action: Space of its actions.
+        **facts: Further fields of `PolicySpec`.
+    """
     spaces = {name: BoxSpec.of(observation[name]) for name in INPUTS}
-    spec = PolicySpec(
-        env=str(algorithm.config.env),
-        objective=type(algorithm.config.build_objective()).__name__,
-        env_steps=algorithm.env_steps,
-        updates=algorithm.updates,
-        hidden=tuple(algorithm.config.hidden),
-        spaces=spaces | {ACTION: BoxSpec.of(action)},
-    )
+    spec = PolicySpec(spaces=spaces | {ACTION: BoxSpec.of(action)}, **facts)
     networks = {name.removeprefix("networks."): array for name, array in weights.items()}
     arrays = {
         name: np.asarray(array)

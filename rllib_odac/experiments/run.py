@@ -182,7 +182,7 @@ class Run:
             self._algorithm = None  # what is left is quickly done
             return self._finish(algorithm)
         except Exception as error:
-            if algorithm.has_lost_a_learner:
+            if algorithm.has_dead_learner:
                 raise LearnerLostError from error
             if self._algorithm is not None:
                 self._save_after(error, algorithm)
@@ -198,7 +198,7 @@ class Run:
             self._save_checkpoint(algorithm)
         elif algorithm.can_be_saved:
             with contextlib.suppress(Exception):  # the first failure is the one to report
-                algorithm.forget_samples()
+                algorithm.cancel_samples()
                 self._save_checkpoint(algorithm)
 
     def _train(self, algorithm: ODAC, writer: SummaryWriter) -> None:
@@ -261,7 +261,7 @@ class Run:
             "objective": self.spec.objective,
             "seed": self.spec.seed,
             "evaluation_episodes": self.spec.final_episodes,
-            "faults": asdict(algorithm.losses),
+            "faults": asdict(algorithm.fault_counters),
             "versions": versions | {"python": platform.python_version()},
         }
         write_json(self.out / "summary.json", summary)

@@ -169,7 +169,7 @@ def check_room(wanted: Sequence[Processes]) -> None:
 
 def has_room_now(wanted: Sequence[Processes]) -> bool:
     """Whether the processes find their places at once, beside what runs on the cluster now."""
-    from ray._private.state import available_resources_per_node
+    from rllib_odac.ray_compat import available_resources_per_node
 
     return can_be_placed(wanted, available_resources_per_node().values())
 
@@ -255,12 +255,12 @@ def _offer(wanted: Iterable[Processes], nodes: Iterable[Mapping[str, float]]) ->
 
 def _check_it_answers(address: str) -> None:
     """Ray itself takes two minutes to notice, and then ends the process without a word."""
-    from ray._private.services import canonicalize_bootstrap_address
+    from rllib_odac.ray_compat import canonical_address
 
     if "://" in address:
         return  # Ray Client has errors of its own
     try:
-        resolved = canonicalize_bootstrap_address(address)
+        resolved = canonical_address(address)
         if resolved is not None:
             host, _, port = resolved.rpartition(":")
             socket.create_connection((host.strip("[]"), int(port)), SECONDS_TO_ANSWER).close()

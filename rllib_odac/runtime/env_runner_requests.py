@@ -14,8 +14,9 @@ from ray.exceptions import RayError
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
 from rllib_odac.env_runner import GoalEnvRunner
-from rllib_odac.runtime.faults import EnvRunnersLostError, Ledger
-from rllib_odac.runtime.learner_calls import is_dead, portable, wait
+from rllib_odac.ray_compat import env_runner_manager, ignores_env_runner_errors, is_dead
+from rllib_odac.runtime.faults import EnvRunnersLostError, StepAccounting
+from rllib_odac.runtime.learner_calls import picklable, wait
 
 STALLED = 5  # an env runner is restarted when a request has been overdue for so many times its time
 SECONDS_TO_STOP = 10
@@ -47,7 +48,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Guidance:
+class PolicySnapshot:
     """What an env runner acts by.
 
     Attributes:
@@ -70,7 +71,7 @@ class _Request:
     time: float
 
 
-class Sampling:
+class EnvRunnerRequests:
     """Requests for samples to the remote env runners of a group.
 
     Args:
@@ -78,18 +79,18 @@ class Sampling:
         timeout_s: Seconds after which a request is overdue: nobody counts on it or waits for it any
             longer, but what it brings is taken if it comes.
         patience_s: Seconds without any sample, though some are wanted, after which to give up.
-        ledger: Where losses are entered.
+        accounting: Where losses are entered.
     """
 
     def __init__(
-        self, group: EnvRunnerGroup, timeout_s: float, patience_s: float, ledger: Ledger
+        self, group: EnvRunnerGroup, timeout_s: float, patience_s: float, accounting: StepAccounting
     ) -> None:
         self._group = group
-        self._manager = group._worker_manager
+        self._manager = env_runner_manager(group)
         self._timeout_s = timeout_s
         # Whoever stalls gets a second chance.
         self._patience_s = max(patience_s, 2 * STALLED * timeout_s)
-        self._ledger = ledger
+        self._accounting = accounting
         self._requests: dict[ray.ObjectRef, _Request] = {}
         self._pings: dict[int, ray.ObjectRef] = {}  # of env runners that have died
         self._overdue: set[int] = set()  # env runners that nobody waits for
@@ -102,7 +103,7 @@ class Sampling:
         return list(self._requests)
 
     @property
-    def expected(self) -> list[ray.ObjectRef]:
+    def pending(self) -> list[ray.ObjectRef]:
         """Of the requests that are not overdue."""
         oldest = time.monotonic() - self._timeout_s
         return [key for key, request in self._requests.items() if request.time > oldest]
@@ -110,9 +111,9 @@ class Sampling:
     @property
     def env_steps_expected(self) -> int:
         """Environment steps asked for that are on their way, at most."""
-        return sum(self._requests[reference].env_steps for reference in self.expected)
+        return sum(self._requests[reference].env_steps for reference in self.pending)
 
-    def look_after(self) -> None:
+    def check_env_runners(self) -> None:
         """Notices who stalls, restarts who has stalled for long, and gives up where nobody samples.
 
         Raises:
@@ -143,9 +144,9 @@ class Sampling:
                     "Env runner %d has not answered for %g s; it is restarted.",
                     *(runner, STALLED * self._timeout_s),
                 )
-                self._ledger.losses.env_runners_stalled += 1
+                self._accounting.counters.env_runners_stalled += 1
                 ray.kill(self._manager.actors()[runner], no_restart=False)
-                self._give_up_on(runner)
+                self._handle_death(runner)
         if not healthy and not self._all_are_dead:
             logger.warning(
                 "All env runners are lost; waiting up to %g s for them to come back.",
@@ -164,7 +165,7 @@ class Sampling:
                 f"{len(self._manager.actors())} are alive."
             )
 
-    def revived(self) -> list[int]:
+    def restarted(self) -> list[int]:
         """Env runners that are alive again: they await their state.
 
         RLlib would ask each of them at every step and wait half a minute for the answer, with all
@@ -173,7 +174,7 @@ class Sampling:
         for runner, actor in self._manager.actors().items():
             if not self._manager.is_actor_healthy(runner) and runner not in self._pings:
                 self._pings[runner] = actor.ping.remote()
-        revived = []
+        restarted = []
         for reference in wait(list(self._pings.values()), timeout_s=0):
             runner = next(key for key, ping in self._pings.items() if ping == reference)
             del self._pings[runner]
@@ -182,19 +183,19 @@ class Sampling:
             except RayError:
                 continue
             self._manager.set_actor_state(runner, healthy=True)
-            revived.append(runner)
-        return revived
+            restarted.append(runner)
+        return restarted
 
     def set_state(self, runner: int, state: ray.ObjectRef) -> None:
         """Gives an env runner its state, before anything that it is asked for later."""
         self._manager.actors()[runner].apply.remote(GoalEnvRunner.set_state, state)
 
-    def _give_up_on(self, runner: int) -> None:
+    def _handle_death(self, runner: int) -> None:
         """Enters the death of an env runner, once, with all that was asked of it."""
         asked = [key for key, request in self._requests.items() if request.runner == runner]
         steps = [self._requests.pop(reference).env_steps for reference in asked]
-        self._ledger.losses.env_steps_missed += sum(steps)
-        self._ledger.env_runner_died(runner)
+        self._accounting.counters.env_steps_missed += sum(steps)
+        self._accounting.env_runner_died(runner)
         self._manager.set_actor_state(runner, healthy=False)
 
     def free_runners(self, requests_each: int) -> list[int]:
@@ -206,16 +207,16 @@ class Sampling:
         free = [(n, runner) for runner, taken in busy.items() for n in range(taken, requests_each)]
         return [runner for _, runner in sorted(free)]
 
-    def request(self, runner: int, env_steps: int, guidance: Guidance) -> None:
-        """Asks an env runner for so many environment steps by the guidance given."""
+    def request(self, runner: int, env_steps: int, snapshot: PolicySnapshot) -> None:
+        """Asks an env runner for so many environment steps by the snapshot given."""
         # Ray hands the goals themselves over; weights stay a reference, being part of a mapping.
         reference = self._manager.actors()[runner].apply.remote(
-            _sample, env_steps, guidance.weights, guidance.exploration_goals
+            _sample, env_steps, snapshot.weights, snapshot.exploration_goals
         )
         now = time.monotonic()
-        self._requests[reference] = _Request(runner, env_steps, guidance.updates, now)
+        self._requests[reference] = _Request(runner, env_steps, snapshot.updates, now)
 
-    def take(self, ready: Collection[ray.ObjectRef]) -> list[Sample]:
+    def collect(self, ready: Collection[ray.ObjectRef]) -> list[Sample]:
         """Samples that have arrived, by env runner. One that died is left to Ray to restart.
 
         Raises:
@@ -229,9 +230,9 @@ class Sampling:
             try:
                 result = ray.get(reference)
             except RayError as error:
-                if not self._group._ignore_ray_errors_on_env_runners:
+                if not ignores_env_runner_errors(self._group):
                     raise
-                self._give_up_on(request.runner)
+                self._handle_death(request.runner)
                 logger.warning("Env runner %d is lost: %s.", request.runner, type(error).__name__)
                 continue
             del self._requests[reference]
@@ -244,21 +245,21 @@ class Sampling:
             self._heard = time.monotonic()
         return sorted(samples, key=lambda sample: sample.runner)
 
-    def forget(self) -> None:
+    def cancel(self) -> None:
         """Drops what is asked for; waits for it, since env runners are busy with it till then."""
         wait(self.references, self._timeout_s, len(self._requests))
         self._requests.clear()
 
 
-def stop_remote(group: EnvRunnerGroup) -> None:
+def stop_env_runners(group: EnvRunnerGroup) -> None:
     """Ends the remote env runners of a group: whoever is not done soon is killed."""
-    manager = group._worker_manager
+    manager = env_runner_manager(group)
     stopping = [actor.apply.remote(GoalEnvRunner.stop) for actor in manager.actors().values()]
     wait(stopping, SECONDS_TO_STOP, len(stopping))
     manager.clear()
 
 
-def sample_of(
+def collect_sample(
     runner: GoalEnvRunner, num_timesteps: int | None = None, to_store: bool = False
 ) -> Sample:
     """What an env runner collects, its episodes left in the object store if asked for."""
@@ -289,6 +290,6 @@ def _sample(
             runner.set_state(weights)
         if exploration_goals is not None:
             runner.set_exploration_goals(exploration_goals)
-        return sample_of(runner, env_steps, to_store=True)
+        return collect_sample(runner, env_steps, to_store=True)
     except Exception as error:
-        return portable(error)
+        return picklable(error)

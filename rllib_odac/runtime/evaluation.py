@@ -10,7 +10,7 @@ from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, EVALUATION_RESULTS, NUM_
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from rllib_odac.env_runner import TRAINING_SEEDS, GoalEnvRunner
-from rllib_odac.runtime.learner_calls import portable
+from rllib_odac.runtime.learner_calls import picklable
 
 if TYPE_CHECKING:
     from ray.rllib.env.env_runner_group import EnvRunnerGroup
@@ -91,7 +91,7 @@ def _evaluate(
     try:
         return part, runner.evaluate(part)
     except Exception as error:
-        return part, portable(error)
+        return part, picklable(error)
 
 
 def evaluate_on_held_out_goals(

@@ -19,7 +19,7 @@ class EnvRunnersLostError(RuntimeError):
 
 
 @dataclass
-class Losses:
+class FaultCounters:
     """What a run has lost since its beginning, checkpoints that it went on from included.
 
     All environment steps are accounted for: `env_steps` are those in the replays (or once there),
@@ -43,7 +43,7 @@ class Losses:
     env_steps_dropped: int = 0
 
 
-class Ledger:
+class StepAccounting:
     """Follows what became of every environment step that has been counted.
 
     An env runner says with every sample what it has made, what it hands over and what is going on.
@@ -51,7 +51,7 @@ class Ledger:
     """
 
     def __init__(self) -> None:
-        self.losses = Losses()
+        self.counters = FaultCounters()
         self._unfinished: dict[int, int] = {}  # steps of episodes going on, of each env runner
 
     @property
@@ -59,30 +59,30 @@ class Ledger:
         """Steps counted that belong to episodes that are going on."""
         return sum(self._unfinished.values())
 
-    def arrived(self, sample: Sample) -> None:
+    def add(self, sample: Sample) -> None:
         """Enters what an env runner says of itself."""
         had = self._unfinished.get(sample.runner, 0)
         has = had + sample.env_steps - sample.transitions
-        self.losses.env_steps_lost += has - sample.unfinished_steps
+        self.counters.env_steps_lost += has - sample.unfinished_steps
         self._unfinished[sample.runner] = sample.unfinished_steps
 
     def env_runner_died(self, runner: int) -> None:
         """Enters the loss of an env runner, with the episodes that were going on there."""
-        self.losses.env_runners_lost += 1
-        self.losses.env_steps_lost += self._unfinished.pop(runner, 0)
+        self.counters.env_runners_lost += 1
+        self.counters.env_steps_lost += self._unfinished.pop(runner, 0)
 
     def drop_unfinished(self) -> None:
         """Enters that all episodes that were going on have been given up for a checkpoint."""
-        self.losses.env_steps_dropped += self.unfinished
+        self.counters.env_steps_dropped += self.unfinished
         self._unfinished.clear()
 
     def state(self) -> dict[str, int]:
         """The losses of a run that goes on from a checkpoint made now."""
-        losses = asdict(self.losses)
+        losses = asdict(self.counters)
         losses["env_steps_dropped"] += self.unfinished
         return losses
 
     def restore(self, state: Mapping[str, int]) -> None:
         """Takes over what `state` gave."""
-        self.losses = Losses(**state)
+        self.counters = FaultCounters(**state)
         self._unfinished.clear()

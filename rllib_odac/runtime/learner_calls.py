@@ -20,6 +20,7 @@ from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.core.learner.learner_group import LearnerGroup
 
 from rllib_odac.learner import ODACTorchLearner
+from rllib_odac.ray_compat import is_dead, learner_actors, local_learner
 
 NUM_EXPLORATION_GOALS = 256  # achieved goals that each learner draws anew in every call
 CALLS_AHEAD = 2  # calls of learners under way: one that is worked on and one that follows at once
@@ -58,7 +59,7 @@ class Call:
     results: list[LearnerResult] = field(default_factory=list)
 
 
-class Learning:
+class LearnerCalls:
     """Calls of `ODACTorchLearner.update`, each to all learners, which answer them in turn.
 
     Args:
@@ -104,17 +105,17 @@ class Learning:
         arguments = (shards, num_updates, timesteps, self._publish and num_updates > 0)
         call = Call(num_updates, transitions)
         if self._group.is_local:
-            result = _update(self._group._learner, *arguments)
+            result = _update(local_learner(self._group), *arguments)
             if isinstance(result, Exception):
                 self.has_failed = True
                 raise result
             call.results.append(result)
         else:
-            actors = self._group._worker_manager.actors().values()
+            actors = learner_actors(self._group)
             call.waiting = [actor.apply.remote(_update, *arguments) for actor in actors]
         self._calls.append(call)
 
-    def take(self, ready: Collection[ray.ObjectRef]) -> list[Call]:
+    def collect(self, ready: Collection[ray.ObjectRef]) -> list[Call]:
         """Calls that all learners have answered.
 
         Raises:
@@ -136,19 +137,19 @@ class Learning:
         self._calls = [call for call in self._calls if call.waiting]
         return done
 
-    def has_lost_one(self) -> bool:
+    def has_dead_learner(self) -> bool:
         """Whether a learner's process is dead. After a failure it takes a while to be known."""
         if self._group.is_local:
             return False
         deadline = time.monotonic() + (SECONDS_TO_KNOW if self.has_failed else 0)
         while True:
-            if any(map(is_dead, self._group._worker_manager.actors().values())):
+            if any(map(is_dead, learner_actors(self._group))):
                 return True
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.1)
 
-    def forget(self) -> None:
+    def cancel(self) -> None:
         """Waits for all calls and drops what they bring."""
         wait(self.references, None, len(self.references))
         self._calls.clear()
@@ -167,13 +168,7 @@ def wait(
     return {*ready, *more}
 
 
-def is_dead(actor: Any) -> bool:
-    """Whether an actor is gone and will not be restarted."""
-    told = ray._private.state.actors(actor_id=actor._actor_id.hex())
-    return bool(told) and told["State"] == "DEAD"
-
-
-def portable(error: Exception) -> Exception:
+def picklable(error: Exception) -> Exception:
     """The error with its traceback as a note; one that cannot travel is told in words."""
     # RLlib raises an empty error from the true one, a link that does not survive the journey.
     if not str(error) and isinstance(error.__cause__, Exception):
@@ -212,7 +207,7 @@ def _update(
             weights = learner.get_state(components=[module], inference_only=True)
             weights[COMPONENT_RL_MODULE] = ray.put(weights[COMPONENT_RL_MODULE])
     except Exception as error:
-        return portable(error)
+        return picklable(error)
     return LearnerResult(
         metrics=metrics,
         replay_transitions=len(learner.replay),

@@ -48,9 +48,9 @@ def check_accounts(algorithm):
     algorithm.drain()
     taken = algorithm.learner_group.foreach_learner(lambda learner: learner.num_transitions)
     replayed = sum(each.get() for each in taken)
-    losses = algorithm.losses
+    losses = algorithm.fault_counters
     lost = losses.env_steps_lost + losses.env_steps_dropped
-    assert algorithm.env_steps == replayed + algorithm._ledger.unfinished + lost
+    assert algorithm.env_steps == replayed + algorithm._training.accounting.unfinished + lost
     due = int((algorithm.env_steps - 200) * algorithm.config.updates_per_env_step)
     assert algorithm.updates == due > 0
     return losses
@@ -89,10 +89,10 @@ def test_env_runners_that_are_killed_come_back_all_at_once_too(ray_cluster):
     for victims in ([1], [1, 2]):
         for victim in victims:
             ray.kill(actors(algorithm)[victim], no_restart=False)
-        lost = algorithm.losses.env_runners_lost + len(victims)
+        lost = algorithm.fault_counters.env_runners_lost + len(victims)
         deadline = time.monotonic() + 60
         while (
-            algorithm.losses.env_runners_lost < lost
+            algorithm.fault_counters.env_runners_lost < lost
             or algorithm.env_runner_group.num_healthy_remote_env_runners() < 2
         ):
             assert time.monotonic() < deadline
@@ -110,7 +110,7 @@ def test_env_runners_that_are_killed_come_back_all_at_once_too(ray_cluster):
 
 def test_env_runners_that_kill_themselves_cost_what_they_had_in_hand(ray_cluster):
     algorithm = build(num_envs=1, env={"faults": ("kill",), "rate": 1.0, "after": 400})
-    while algorithm.losses.env_runners_lost < 4:
+    while algorithm.fault_counters.env_runners_lost < 4:
         algorithm.train()
     losses = check_accounts(algorithm)
     assert losses.env_steps_lost <= 50 * 2 * losses.env_runners_lost
@@ -123,7 +123,7 @@ def test_nothing_is_waited_for_where_env_runners_are_gone_for_good(ray_cluster):
     algorithm.train()
     before = algorithm.env_steps
     ray.kill(actors(algorithm)[1])
-    while algorithm.losses.env_runners_lost == 0:
+    while algorithm.fault_counters.env_runners_lost == 0:
         algorithm.train()
     algorithm.train()  # one is enough
     ray.kill(actors(algorithm)[2])
@@ -142,10 +142,10 @@ def test_an_env_runner_that_stalls_is_restarted_and_in_the_end_given_up(ray_clus
         sample_timeout_s=1,
         env_runner_restore_timeout_s=300,
     )
-    while algorithm.losses.env_runners_stalled < 2:
+    while algorithm.fault_counters.env_runners_stalled < 2:
         algorithm.train()
     check_accounts(algorithm)
-    algorithm._sampling._patience_s = 1.5
+    algorithm._training.requests._patience_s = 1.5
     with pytest.raises(EnvRunnersLostError, match=r"brought a sample for 1\.5 s"):
         train_on(algorithm)
     algorithm.stop()

@@ -41,7 +41,7 @@ def test_training_goes_on_without_a_lost_node_and_with_the_next(cluster):
     algorithm = config.build_algo()
     algorithm.train()
     cluster.remove_node(node, allow_graceful=False)
-    while algorithm.losses.env_runners_lost == 0:
+    while algorithm.fault_counters.env_runners_lost == 0:
         algorithm.train()
     # Ray finds no place for the lost one: nobody waits for it.
     start, before = time.monotonic(), algorithm.env_steps

@@ -11,9 +11,10 @@ import pytest
 import ray
 from ray import cloudpickle
 
-from rllib_odac import env_runner, make_env
+from rllib_odac import make_env
 from rllib_odac.checkpoints.manifest import read_manifest
 from rllib_odac.learner import ODACTorchLearner
+from rllib_odac.ray_compat import was_restarted
 from rllib_odac.replay.episodes import GoalEpisode
 from tests.conftest import small_config
 
@@ -38,10 +39,10 @@ def test_neither_side_gets_farther_ahead_than_it_may(ray_cluster, num_learners):
     lags = []
     while algorithm.env_steps < 4000:
         algorithm.training_step()
-        assert algorithm.updates <= algorithm._updates_due(algorithm.env_steps)
-        if algorithm._replay_ready:
-            promised = algorithm.env_steps + algorithm._sampling.env_steps_expected
-            lags.append(algorithm._updates_due(promised) - algorithm.updates)
+        assert algorithm.updates <= algorithm._training._updates_due(algorithm.env_steps)
+        if algorithm._training._replay_ready:
+            promised = algorithm.env_steps + algorithm._training.requests.env_steps_expected
+            lags.append(algorithm._training._updates_due(promised) - algorithm.updates)
     # what was owed from before there was anything to learn from takes its time
     assert max(lags[len(lags) // 2 :]) <= 30
     assert max(lags) > 10  # two requests of 10 updates each are under way at once
@@ -59,8 +60,11 @@ def test_a_lag_of_nothing_takes_turns(ray_cluster, num_learners):
     while algorithm.env_steps < 1000:
         algorithm.training_step()
         if algorithm.updates > 50:  # what was asked for before there was anything to learn from
-            assert len(algorithm._sampling.references) <= 1
-            assert not (algorithm._sampling.references and algorithm._learning.updates_in_flight)
+            assert len(algorithm._training.requests.references) <= 1
+            assert not (
+                algorithm._training.requests.references
+                and algorithm._training.calls.updates_in_flight
+            )
     assert algorithm.updates > 100
     algorithm.stop()
 
@@ -130,7 +134,7 @@ def test_sampling_survives_an_env_runner_that_is_killed(ray_cluster):
     assert algorithm.updates == int((algorithm.env_steps - 200) * 0.1)
     # what has come back does not live through its beginning again
     restarted = algorithm.env_runner_group.foreach_env_runner(
-        lambda _: env_runner._was_restarted(), local_env_runner=False
+        lambda _: was_restarted(), local_env_runner=False
     )
     assert restarted == [True, False]
     algorithm.stop()
@@ -159,7 +163,7 @@ def test_nobody_waits_for_an_env_runner_that_stalls(ray_cluster, tmp_path):
     while algorithm.env_steps < before + 800:
         algorithm.training_step()
     algorithm.save_to_path(str(tmp_path / "meanwhile"))
-    assert len(algorithm._sampling.references) > 0  # it sleeps still
+    assert len(algorithm._training.requests.references) > 0  # it sleeps still
     assert time.monotonic() - start < 30
     algorithm.stop()
 

@@ -154,7 +154,7 @@ def test_shards_are_redistributed_over_another_number_of_learners(ray_cluster, t
     config = small_config().env_runners(num_env_runners=1).learners(num_learners=2)
     algorithm = config.build_algo()
     algorithm.train()
-    algorithm._next_learner = 1  # which there will not be
+    algorithm._training._next_learner = 1  # which there will not be
     algorithm.save_to_path(str(tmp_path / "two"))
     manifest = check_checkpoint(tmp_path / "two")
     assert manifest["replay_shards"] == ["shard_00000.npz", "shard_00001.npz"]

@@ -17,13 +17,13 @@ from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 from rllib_odac.checkpoints.manifest import (
     MANIFEST,
     DamagedCheckpoint,
+    atomic_directory,
     check_checkpoint,
-    checked,
     checkpoints_of_run,
-    found,
+    locate_checkpoint,
+    open_checkpoint,
     read_manifest,
     restore_newest,
-    whole_or_absent,
     write_manifest,
 )
 from rllib_odac.checkpoints.storage import Storage
@@ -32,7 +32,7 @@ FILES = {"state.pkl": b"state" * 100, "learner/weights.pkl": b"w" * 3000, "repla
 
 
 def write(path, env_steps=0, files=FILES, filesystem=None):
-    with whole_or_absent(Storage.of(path, filesystem)) as target:
+    with atomic_directory(Storage.of(path, filesystem)) as target:
         for name, content in files.items():
             file = target / name
             Storage(file.filesystem, os.path.dirname(file.path)).make_directory()
@@ -42,7 +42,7 @@ def write(path, env_steps=0, files=FILES, filesystem=None):
 
 def fail(path, error, filesystem=None):
     """Fails in the middle of writing."""
-    with whole_or_absent(Storage.of(path, filesystem)) as target:
+    with atomic_directory(Storage.of(path, filesystem)) as target:
         (target / "half.pkl").write(lambda stream: stream.write(b"half"))
         raise error
 
@@ -84,7 +84,7 @@ def test_every_kind_of_damage_names_the_file(tmp_path):
 def test_an_old_version_is_no_damage(tmp_path):
     (tmp_path / MANIFEST).write_text(json.dumps({"version": 1, "env_steps": 3}))
     with pytest.raises(
-        ValueError, match=r"of version 1, but only version 2 can be read\.$"
+        ValueError, match=r"of version 1, but only version 3 can be read\.$"
     ) as info:
         read_manifest(tmp_path)
     assert not isinstance(info.value, DamagedCheckpoint)
@@ -127,26 +127,26 @@ def test_other_peoples_files_stay_where_they_are(tmp_path):
 def test_a_file_system_that_cannot_rename_is_written_in_place(tmp_path):
     filesystem = SubTreeFileSystem(str(tmp_path), LocalFileSystem())
     write("deep/c", env_steps=4, filesystem=filesystem)
-    place, manifest = checked("deep/c", filesystem)
+    place, manifest = open_checkpoint("deep/c", filesystem)
     assert (manifest["env_steps"], place.is_local) == (4, False)
     assert check_checkpoint(tmp_path / "deep" / "c")["env_steps"] == 4
     with pytest.raises(RuntimeError):
         fail("deep/c", RuntimeError, filesystem)
     assert not (tmp_path / "deep" / "c" / "half.pkl").exists()
     with pytest.raises(DamagedCheckpoint):
-        checked("deep/c", filesystem)
+        open_checkpoint("deep/c", filesystem)
 
 
 def test_a_kill_between_two_names_leaves_the_earlier_one_to_be_found(tmp_path):
     write(tmp_path / "c", env_steps=1)
     (tmp_path / "c").rename(tmp_path / "c.replaced")
-    assert checked(tmp_path / "c")[1]["env_steps"] == 1
-    assert found(Storage.of(tmp_path / "c")).path == str(tmp_path / "c.replaced")
+    assert open_checkpoint(tmp_path / "c")[1]["env_steps"] == 1
+    assert locate_checkpoint(Storage.of(tmp_path / "c")).path == str(tmp_path / "c.replaced")
     with pytest.raises(RuntimeError):
         fail(tmp_path / "c", RuntimeError)
-    assert checked(tmp_path / "c")[1]["env_steps"] == 1
+    assert open_checkpoint(tmp_path / "c")[1]["env_steps"] == 1
     write(tmp_path / "c", env_steps=2)
-    assert checked(tmp_path / "c")[1]["env_steps"] == 2
+    assert open_checkpoint(tmp_path / "c")[1]["env_steps"] == 2
     assert [each.name for each in tmp_path.iterdir()] == ["c"]
 
 
@@ -169,23 +169,23 @@ def test_a_damaged_one_points_to_the_newest_whole_one(run):
         f"written with 3000; the newest whole one is '{others[0]}'."
     )
     with pytest.raises(DamagedCheckpoint, match=f"^{re.escape(sentence)}$"):
-        checked(final)
+        open_checkpoint(final)
     (others[0] / "state.pkl").unlink()
     with pytest.raises(DamagedCheckpoint, match=re.escape(f"whole one is '{others[1]}'.")):
-        checked(final)
+        open_checkpoint(final)
     with pytest.raises(DamagedCheckpoint, match=re.escape(f"whole one is '{others[1]}'.")):
-        checked(others[0])
+        open_checkpoint(others[0])
 
 
 def test_resuming_falls_back_with_one_warning(run, capsys):
     newest = [Path(path).name for path in [*checkpoints_of_run(run)]]
     (run / "checkpoints" / "step_000030000.partial").mkdir()
-    assert restore_newest(run, checked).name == newest[0]
+    assert restore_newest(run, open_checkpoint).name == newest[0]
     assert capsys.readouterr().err == ""
     assert not list((run / "checkpoints").glob("*.partial"))
     for damaged in (1, 2):
         (checkpoints_of_run(run)[damaged - 1] / "state.pkl").write_bytes(b"")
-        assert restore_newest(run, checked).name == newest[damaged]
+        assert restore_newest(run, open_checkpoint).name == newest[damaged]
         said = capsys.readouterr().err
         assert said.count("\n") == 1
         assert said.startswith(f"warning: The checkpoint '{run}/checkpoint_final' is damaged")
@@ -193,8 +193,8 @@ def test_resuming_falls_back_with_one_warning(run, capsys):
     for path in checkpoints_of_run(run):
         (path / "state.pkl").unlink(missing_ok=True)
     with pytest.raises(DamagedCheckpoint, match=r"checkpoint_final' lacks the file 'state.pkl'\.$"):
-        restore_newest(run, checked)
-    assert restore_newest(run / "nothing", checked) is None
+        restore_newest(run, open_checkpoint)
+    assert restore_newest(run / "nothing", open_checkpoint) is None
 
 
 def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(tmp_path):
@@ -213,7 +213,7 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(tmp_path):
         time.sleep(rng.uniform(0.01, 0.06))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        manifest = check_checkpoint(found(Storage.of(path)).path)
+        manifest = check_checkpoint(locate_checkpoint(Storage.of(path)).path)
         seen.add(manifest["env_steps"])
     assert len(seen) > 2  # it did get on, however busy the machine
     write(path, env_steps=5)

@@ -23,7 +23,7 @@ def run(services: Services, *setting, seconds: float = 200.0, **settings):
 
 def test_its_rules_have_the_numbers_of_the_algorithm():
     from rllib_odac import ODACConfig
-    from rllib_odac.algorithm import UPDATES_PER_CALL
+    from rllib_odac.runtime.training import UPDATES_PER_CALL
 
     config, setting = ODACConfig(), Setting(1, 1, 0.5)
     fragment = config.get_rollout_fragment_length() * config.num_envs_per_env_runner

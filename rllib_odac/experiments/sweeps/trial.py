@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from ray.rllib.utils.annotations import override
-from ray.train._internal.session import _TrainingResult
 from ray.tune import Checkpoint
 
 from rllib_odac.algorithm import ODAC
@@ -19,6 +18,7 @@ from rllib_odac.config import ODACConfig
 from rllib_odac.experiments.spec import RunSpec
 from rllib_odac.learner import ODACTorchLearner
 from rllib_odac.metrics import FIGURES
+from rllib_odac.ray_compat import training_result
 
 RESULT_KEYS = (*FIGURES, "env_steps", "updates", "finished", "done")
 
@@ -115,7 +115,7 @@ class SweepTrial(ODAC):
         if self._ended is not None:
             path = f"{self._storage.trial_fs_path}/{self._ended['checkpoint']}"
             checkpoint = Checkpoint(path, self._storage.storage_filesystem)
-            return _TrainingResult(checkpoint, self._ended["result"] | self._totals)
+            return training_result(checkpoint, self._ended["result"] | self._totals)
         saved = super().save(checkpoint_dir)
         result = self._last_result or {}
         if self._storage is not None and result.get("finished"):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rllib_odac.runtime.env_runner_requests import Sample
-from rllib_odac.runtime.faults import Ledger
+from rllib_odac.runtime.faults import StepAccounting
 
 
 class Runner:
@@ -28,7 +28,7 @@ class Runner:
 @pytest.mark.parametrize("seed", range(20))
 def test_every_step_is_in_a_replay_or_going_on_or_lost(seed):
     rng = np.random.default_rng(seed)
-    ledger, runners = Ledger(), [Runner(rng) for _ in range(3)]
+    accounting, runners = StepAccounting(), [Runner(rng) for _ in range(3)]
     env_steps = replayed = lost = dropped = deaths = 0
     for _ in range(300):
         number = int(rng.integers(len(runners)))
@@ -36,16 +36,16 @@ def test_every_step_is_in_a_replay_or_going_on_or_lost(seed):
         if event < 0.05:  # it dies, and this is noticed by a request that fails ...
             lost += runners[number].open
             deaths += 1
-            ledger.env_runner_died(number)
+            accounting.env_runner_died(number)
             runners[number] = Runner(rng)
         elif event < 0.1:  # ... or not at all, since nothing was asked of it
             lost += runners[number].open
             runners[number] = Runner(rng)
         elif event < 0.12:  # a checkpoint is restored
-            open_steps = ledger.unfinished
-            restored = Ledger()
-            restored.restore(ledger.state())
-            ledger = restored
+            open_steps = accounting.unfinished
+            restored = StepAccounting()
+            restored.restore(accounting.state())
+            accounting = restored
             # Those of env runners that died unnoticed count among them.
             known = sum(runner.open for runner in runners)
             lost -= open_steps - known
@@ -55,14 +55,14 @@ def test_every_step_is_in_a_replay_or_going_on_or_lost(seed):
             sample, gone = runners[number].sample(number)
             env_steps, replayed = env_steps + sample.env_steps, replayed + sample.transitions
             lost += gone
-            ledger.arrived(sample)
-        losses = ledger.losses
+            accounting.add(sample)
+        losses = accounting.counters
         gone = losses.env_steps_lost + losses.env_steps_dropped
-        assert env_steps == replayed + ledger.unfinished + gone
+        assert env_steps == replayed + accounting.unfinished + gone
     for number, runner in enumerate(runners):  # now every death shows
         sample, gone = runner.sample(number)
         lost += gone
-        ledger.arrived(sample)
-    assert ledger.losses.env_steps_lost == lost
-    assert ledger.losses.env_steps_dropped == dropped
-    assert ledger.losses.env_runners_lost == deaths
+        accounting.add(sample)
+    assert accounting.counters.env_steps_lost == lost
+    assert accounting.counters.env_steps_dropped == dropped
+    assert accounting.counters.env_runners_lost == deaths
