@@ -38,6 +38,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from rllib_odac import make_env
 from rllib_odac.agent.networks import RunningNormalizer
+from rllib_odac.envs.goals import goals_of
 from rllib_odac.experiments.run import Run
 from rllib_odac.experiments.spec import RunSpec
 from rllib_odac.runtime.evaluation import held_out_seeds
@@ -214,10 +215,10 @@ def train_theirs(settings: dict[str, Any], seed: int, same_inputs: bool = False)
             "normalizer": normalizer,
             "center": goals.mean(0),
             # As our learner finds it where the environment names none.
-            "scale": getattr(probe.unwrapped, "goal_scale", np.sqrt(3) * goals.std(0).max()),
+            "scale": goals_of(probe).scale or np.sqrt(3) * goals.std(0).max(),
         },
     }
-    distance = getattr(probe.unwrapped, "success_distance", None)
+    distance = goals_of(probe).success_distance
     distance = probe.unwrapped.distance_threshold if distance is None else distance
 
     def make() -> gym.Env[Any, Any]:

@@ -15,7 +15,7 @@ from ray.util import log_once
 
 from rllib_odac.agent.objectives import Objective, make_objective, objective_class
 from rllib_odac.envs import make_env
-from rllib_odac.envs.adapter import own_success_distance
+from rllib_odac.envs.goals import Goals, goals_of
 from rllib_odac.ray_compat import registered_env_creator
 from rllib_odac.replay.exploration_goals import validate_exploration_goals
 from rllib_odac.replay.relabelling import validate_relabelling
@@ -50,7 +50,7 @@ class ODACConfig(AlgorithmConfig, Settings):
             setattr(self, name, copy(declared.default))
 
         self._environment_function: Callable[..., gym.Env[Any, Any]] | None = None
-        self._environment_facts: tuple[Any, dict[str, Any]] | None = None
+        self._known_environment: tuple[Any, tuple[Goals, int | None, bool]] | None = None
 
         # RLlib's fields that are no settings here.
         self.env_runner_cls: type[GoalEnvRunner] = GoalEnvRunner
@@ -74,7 +74,7 @@ class ODACConfig(AlgorithmConfig, Settings):
             **kwargs: RLlib's, such as `env_config`.
         """
         if env is not NotProvided:
-            self._environment_function = self._environment_facts = None
+            self._environment_function = self._known_environment = None
         if callable(env) and not isinstance(env, type):
             # It travels with the configuration: a registry would forget it with the process.
             self._environment_function = env
@@ -145,10 +145,10 @@ class ODACConfig(AlgorithmConfig, Settings):
         """
         if self.env is None:
             return
-        facts = self.environment_facts
-        if not facts["has_spec"]:
+        _, horizon, has_spec = self._environment
+        if not has_spec:
             return  # made by hand: it ends its episodes as it likes
-        limit = self.max_episode_steps or facts["max_episode_steps"]
+        limit = self.max_episode_steps or horizon
         if limit is None:
             raise ValueError(
                 f"max_episode_steps is None, but '{self.env}' has no time limit: give the number "
@@ -170,31 +170,42 @@ class ODACConfig(AlgorithmConfig, Settings):
         return make_env(self.env_specifier(), render_mode=render_mode, **self.env_config)
 
     @property
-    def environment_facts(self) -> dict[str, Any]:
-        """What the environment says of itself, found by making it once.
+    def goals(self) -> Goals:
+        """What reaching a goal means: the environment's, at `success_distance` if it is given."""
+        goals = Goals() if self.env is None else self._environment[0]
+        return goals.at(self.success_distance)
 
-        `goal_scale` and `success_distance` in the task's units, `max_episode_steps` and
-        `hand_object`, each None if it says nothing; `measured`, the coordinates of goals that
-        count; and `has_spec`, whether Gymnasium knows how it was made.
+    @property
+    def judged_goals(self) -> Goals:
+        """The same, for those who need to know when a goal is reached.
+
+        Raises:
+            ValueError: If neither the environment nor the configuration says so.
         """
+        goals = self.goals
+        if goals.success_distance is None:
+            raise ValueError(
+                "success_distance is 'auto', but the environment names none; it must be a positive "
+                "number in the task's units."
+            )
+        return goals
+
+    @property
+    def _environment(self) -> tuple[Goals, int | None, bool]:
+        """Goals, horizon, and whether Gymnasium knows how the environment was made: made once."""
         key = (self.env, repr(self.env_config))
-        known, facts = self._environment_facts or (None, {})
-        if known != key or "measured" not in facts:  # which checkpoints from before lack
-            env = self.make_env()
-            spec, task = env.spec, env.unwrapped
-            facts = {
-                "goal_scale": _number_or_none(getattr(task, "goal_scale", None)),
-                "success_distance": _number_or_none(own_success_distance(task)),
-                "measured": getattr(task, "measured", slice(None)),
-                "hand_object": getattr(task, "hand_object", None),
-                "max_episode_steps": spec.max_episode_steps if spec else None,
-                "has_spec": spec is not None,
-            }
-            env.close()  # type: ignore[no-untyped-call]
-            if self._is_frozen:
-                return facts
-            self._environment_facts = (key, facts)
-        return facts
+        if self._known_environment is not None and self._known_environment[0] == key:
+            return self._known_environment[1]
+        env = self.make_env()
+        found = (
+            goals_of(env),
+            env.spec.max_episode_steps if env.spec else None,
+            env.spec is not None,
+        )
+        env.close()  # type: ignore[no-untyped-call]
+        if not self._is_frozen:
+            self._known_environment = (key, found)
+        return found
 
     def env_specifier(self) -> Any:
         """The environment's id or, for one registered with Tune, its creator's wrapper."""
@@ -230,19 +241,6 @@ class ODACConfig(AlgorithmConfig, Settings):
         assert isinstance(self.relabel, Mapping)
         return self.relabel
 
-    @property
-    def goal_success_distance(self) -> float:
-        """Distance, in the task's units, within which a goal counts as reached."""
-        distance = self.success_distance
-        if distance == "auto" and self.env is not None:
-            distance = self.environment_facts["success_distance"]
-        if not isinstance(distance, int | float):
-            raise ValueError(
-                "success_distance is 'auto', but the environment names none; it must be a positive "
-                "number in the task's units."
-            )
-        return distance
-
     @override(AlgorithmConfig)
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         from rllib_odac.rl_module import ODACRLModule
@@ -274,7 +272,3 @@ def _from_settings(creator: Callable[[Any], Any], name: str) -> Callable[..., An
 
     make.__qualname__ = name  # what messages call it
     return make
-
-
-def _number_or_none(value: Any) -> float | None:
-    return None if value is None else float(value)

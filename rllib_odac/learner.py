@@ -271,7 +271,7 @@ class ODACTorchLearner(TorchLearner):
         None if it asks for none, or as long as the replay is empty.
         """
         mixture = validate_exploration_goals(self.config.exploration_goals)
-        measured = self.config.environment_facts["measured"]
+        measured = self.config.goals.measured
         goals = draw_exploration_goals(self.replay, mixture, count, measured)
         return None if goals is None else goals.cpu().numpy()
 
@@ -287,7 +287,7 @@ class ODACTorchLearner(TorchLearner):
         center = total / count
         scale = self.config.goal_scale
         if scale == "auto":
-            scale = self.config.environment_facts["goal_scale"]
+            scale = self.config.goals.scale
         if scale is None:
             deviation = (squares / count - center.square()).clamp_min(0).sqrt().max()
             scale = float(np.sqrt(3) * deviation)  # half-width of a uniform distribution

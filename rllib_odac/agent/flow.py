@@ -40,6 +40,7 @@ class ConditionalFlow(nn.Module):
 
     def __init__(self, dim: int, condition_dim: int, hidden: int = 64, num_layers: int = 4) -> None:
         super().__init__()
+        self.dim = dim
         # What c has to say to all layers is one network's output.
         self.context = mlp([condition_dim, hidden, num_layers * hidden])
         self.readers = nn.ModuleList(nn.Linear(dim, hidden, bias=False) for _ in range(num_layers))

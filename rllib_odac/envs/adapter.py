@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from numbers import Real
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,6 +17,7 @@ from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 from numpy.typing import ArrayLike, NDArray
 
 from rllib_odac.envs.base import FloatArray, GoalEnv
+from rllib_odac.envs.goals import Goals, goals_of, is_maze
 from rllib_odac.envs.registry import (
     GOAL_KEYS,
     EnvLike,
@@ -34,8 +36,6 @@ KEEP_GOING = {
     "reset_target": False,
     "terminate_on_tasks_completed": False,
 }
-MAZES = "gymnasium_robotics.envs.maze.maze_v4"
-MAZE_SUCCESS_DISTANCE = 0.45  # m; only written into the code there
 OWN_WRAPPERS = (TimeLimit, OrderEnforcing, PassiveEnvChecker)  # what `gymnasium.make` adds
 
 
@@ -187,9 +187,15 @@ class AdaptedEnv(GoalEnv):
         space = simulator.observation_space
         own = [key for key in GOAL_KEYS if isinstance(space, Dict) and _part(space, key)]
         keeps_goals = choices["achieved_goal"] is None
-        distance = success_distance
-        if distance is None and "achieved_goal" in own:
-            distance = own_success_distance(core)
+        theirs = goals_of(core) if "achieved_goal" in own else Goals()
+        if not keeps_goals:
+            theirs = Goals(theirs.success_distance)
+        goals = (
+            theirs
+            if success_distance is None
+            else replace(theirs, success_distance=float(success_distance), rotation=None, units="m")
+        )
+        distance = goals.success_distance
         missing = [key for key in GOAL_KEYS[1:] if choices[key] is None and key not in own]
         if missing or distance is None:
             missing += ["success_distance"] if distance is None else []
@@ -214,21 +220,18 @@ class AdaptedEnv(GoalEnv):
                 f"{sizes['desired_goal']}, but they must have the same."
             )
         self._sizes = sizes
-        # Of a hand that turns an object: reached means near in position and in rotation.
-        turns = keeps_goals and success_distance is None and hasattr(core, "rotation_threshold")
-        self._own_success = core._is_success if turns else None
         self._shows_goal = keeps_goals and np.shape(getattr(core, "goal", ())) == (goal_dim,)
         super().__init__(
             simulator,
             desired_goal_space=self._goals or Box(-np.inf, np.inf, (goal_dim,), np.float32),
             observation_dim=sizes["observation"],
-            success_distance=float(distance),
-            goal_scale=getattr(core, "goal_scale", None) if goal_scale is None else goal_scale,
-            measured=getattr(core, "measured", slice(None)) if keeps_goals else slice(None),
-            units=units or ("m and quaternion" if turns else "m"),
+            goals=replace(
+                goals,
+                scale=goals.scale if goal_scale is None else float(goal_scale),
+                hand_object=goals.hand_object if choices["observation"] is None else None,
+                units=units or goals.units,
+            ),
         )
-        keeps_observation = choices["observation"] is None
-        self.hand_object = getattr(core, "hand_object", None) if keeps_observation else None
         # The base class takes all wrappers off; those left here are the user's.
         self.simulator = simulator
         self.metadata = simulator.metadata
@@ -254,19 +257,6 @@ class AdaptedEnv(GoalEnv):
             core.goal = goal.astype(np.float64)
             if hasattr(core, "update_target_site_pos"):
                 core.update_target_site_pos()
-
-    def is_success(self, achieved_goal: ArrayLike, desired_goal: ArrayLike) -> NDArray[np.bool_]:
-        """Whether goals (..., G) are reached, as the environment judges it; shape (...)."""
-        if self._own_success is None:
-            return super().is_success(achieved_goal, desired_goal)
-        achieved, desired = np.broadcast_arrays(
-            np.asarray(achieved_goal, dtype=np.float64), np.asarray(desired_goal, dtype=np.float64)
-        )
-        # One by one: for the pen gymnasium-robotics 1.4 indexes the axis of a batch by mistake.
-        reached = np.zeros(achieved.shape[:-1], dtype=np.bool_)
-        for i in np.ndindex(reached.shape):
-            reached[i] = self._own_success(achieved[i], desired[i])
-        return reached
 
     def _pick(self, key: str, raw: Any) -> NDArray[np.float64]:
         picked = self._pickers[key](raw, self.simulator)
@@ -316,24 +306,13 @@ def _bare(env: gym.Env[Any, Any]) -> tuple[gym.Env[Any, Any], int | None]:
     return env, min(horizons, default=None)
 
 
-def _is_maze(core: Any) -> bool:
-    return any(kind.__module__ == MAZES for kind in type(core).__mro__)
-
-
 def _tidy(core: Any) -> None:
     """Stops `core` from ending at its goal and removes the file that a maze leaves behind."""
     for name, value in KEEP_GOING.items():
         if isinstance(getattr(core, name, None), bool):  # a robot may have a method of that name
             setattr(core, name, value)
-    if _is_maze(core):  # its walls were read from there, once
+    if is_maze(core):  # its walls were read from there, once
         Path(core.tmp_xml_file_path).unlink(missing_ok=True)
-
-
-def own_success_distance(core: Any) -> float | None:
-    """Distance from which on an environment, without wrappers, counts its goal as reached."""
-    names = ("success_distance", "distance_threshold")  # ours, and that of gymnasium-robotics
-    own = next((getattr(core, name) for name in names if hasattr(core, name)), None)
-    return MAZE_SUCCESS_DISTANCE if own is None and _is_maze(core) else own
 
 
 def _goal_space(choice: Any) -> Box | None:

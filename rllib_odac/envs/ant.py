@@ -10,6 +10,7 @@ from gymnasium.utils import EzPickle
 from numpy.typing import NDArray
 
 from rllib_odac.envs.base import FREE_CAMERA, MARK, GoalEnv
+from rllib_odac.envs.goals import Goals
 
 GOAL_RANGE = 5.0  # m, half-width of the goals around where the ant starts
 SUCCESS_DISTANCE = 0.5  # m
@@ -63,9 +64,7 @@ class AntEnv(GoalEnv, EzPickle):
             ant,
             desired_goal_space=gym.spaces.Box(low, high),
             observation_dim=observation_dim,
-            success_distance=SUCCESS_DISTANCE,
-            goal_scale=GOAL_RANGE,
-            measured=slice(0, XY),
+            goals=Goals(SUCCESS_DISTANCE, measured=slice(0, XY), scale=GOAL_RANGE),
         )
 
     def _observe(self, raw: Any) -> tuple[NDArray[Any], NDArray[Any]]:

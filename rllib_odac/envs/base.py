@@ -8,6 +8,8 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from rllib_odac.envs.goals import Goals
+
 FloatArray: TypeAlias = NDArray[np.float32]
 Observation: TypeAlias = dict[str, FloatArray]
 
@@ -32,19 +34,12 @@ class GoalEnv(gym.Env[Observation, NDArray[Any]]):
         env: the simulator; it is stepped without the wrappers that `gymnasium.make` adds.
         desired_goal_space: the goals that may be asked for, (G,) float32.
         observation_dim: D.
-        success_distance: distance, in `units`, from which on the goal counts as reached.
-        goal_scale: unit in which a learner may measure goals, about the half-width of their
-            distribution, in `units`.
-        measured: the goal's coordinates that distance and success are judged by.
-        units: what distances are in.
+        goals: which coordinates of a goal count, and when it is reached.
     """
 
     # Whether the simulator's own info comes along: mostly parts of a reward that nobody uses here,
     # which vector environments spend their time on.
     passes_info: ClassVar[bool] = False
-    # Where an observation holds the places of a hand and of what it has to move.
-    hand_object: tuple[slice, slice] | None = None
-
     # Gymnasium asks the class before there is a simulator, whose own metadata an instance has.
     metadata: dict[str, Any] = {"render_modes": ["rgb_array", "human"]}  # noqa: RUF012
 
@@ -54,10 +49,7 @@ class GoalEnv(gym.Env[Observation, NDArray[Any]]):
         *,
         desired_goal_space: gym.spaces.Box,
         observation_dim: int,
-        success_distance: float,
-        goal_scale: float | None,
-        measured: slice = slice(None),
-        units: str = "m",
+        goals: Goals,
     ) -> None:
         self.simulator: gym.Env[Any, Any] = env.unwrapped
         self.metadata = self.simulator.metadata
@@ -69,10 +61,7 @@ class GoalEnv(gym.Env[Observation, NDArray[Any]]):
             achieved_goal=gym.spaces.Box(-np.inf, np.inf, (goal_dim,), np.float32),
             desired_goal=desired_goal_space,
         )
-        self.success_distance = success_distance
-        self.goal_scale = goal_scale
-        self.measured = measured
-        self.units = units
+        self.goals = goals
         self._goal: FloatArray = np.zeros(goal_dim, dtype=np.float32)
 
     # What a subclass says -------------------------------------------------------------------------
@@ -134,14 +123,12 @@ class GoalEnv(gym.Env[Observation, NDArray[Any]]):
     def goal_distance(
         self, achieved_goal: ArrayLike, desired_goal: ArrayLike
     ) -> NDArray[np.float64]:
-        """Euclidean distances (...) of the `measured` coordinates of goals (..., G), in `units`."""
-        achieved = np.asarray(achieved_goal, dtype=np.float64)[..., self.measured]
-        way = achieved - np.asarray(desired_goal, dtype=np.float64)[..., self.measured]
-        return np.asarray(np.sqrt(np.square(way).sum(-1)))
+        """Distances (...) of the measured coordinates of goals (..., G), in `goals.units`."""
+        return np.asarray(self.goals.distance(np.asarray(achieved_goal), np.asarray(desired_goal)))
 
     def is_success(self, achieved_goal: ArrayLike, desired_goal: ArrayLike) -> NDArray[np.bool_]:
-        """Whether goals (..., G) are reached: nearer than `success_distance`; shape (...)."""
-        return np.asarray(self.goal_distance(achieved_goal, desired_goal) < self.success_distance)
+        """Whether goals (..., G) are reached; shape (...)."""
+        return np.asarray(self.goals.reached(np.asarray(achieved_goal), np.asarray(desired_goal)))
 
     def compute_reward(
         self, achieved_goal: ArrayLike, desired_goal: ArrayLike, info: Any = None

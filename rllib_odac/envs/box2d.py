@@ -22,6 +22,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
+from rllib_odac.envs.goals import Goals
+
 FloatArray: TypeAlias = NDArray[np.float32]
 Observation: TypeAlias = dict[str, FloatArray]
 
@@ -119,8 +121,7 @@ def _spaces() -> tuple[gym.spaces.Dict, gym.spaces.Box]:
 class _Box2DTask:
     """What one room and many share: the walls, the scale of actions, what success means."""
 
-    goal_scale: ClassVar[float] = BOUNDARY
-    success_distance: ClassVar[float] = TARGET_RADIUS
+    goals: ClassVar[Goals] = Goals(TARGET_RADIUS, scale=BOUNDARY, units="units")
 
     def __init__(self, walls: str, action_scale: float, render_mode: str | None) -> None:
         if not 0 < action_scale < float("inf"):
@@ -142,7 +143,7 @@ class _Box2DTask:
     def compute_reward(
         self, achieved_goal: ArrayLike, desired_goal: ArrayLike, info: Any = None
     ) -> FloatArray:
-        """0 within `success_distance` of the goal and -1 elsewhere, as `step` pays it.
+        """0 within the success distance of the goal and -1 elsewhere, as `step` pays it.
 
         Args:
             achieved_goal: positions (..., 2).
@@ -152,7 +153,7 @@ class _Box2DTask:
         Returns:
             float32 rewards (...).
         """
-        success = goal_distance(achieved_goal, desired_goal) < self.success_distance
+        success = goal_distance(achieved_goal, desired_goal) < TARGET_RADIUS
         return np.where(success, np.float32(0), np.float32(-1))
 
     def _position(self) -> FloatArray:
@@ -256,7 +257,7 @@ class Box2DEnv(_Box2DTask, gym.Env[Observation, FloatArray]):
 
     def _info(self) -> dict[str, Any]:
         distance = float(goal_distance(self._position(), self._goal))
-        return {"is_success": distance < self.success_distance, "final_distance": distance}
+        return {"is_success": distance < TARGET_RADIUS, "final_distance": distance}
 
 
 class Box2DVectorEnv(_Box2DTask, VectorEnv[Observation, FloatArray, NDArray[Any]]):
@@ -361,7 +362,7 @@ class Box2DVectorEnv(_Box2DTask, VectorEnv[Observation, FloatArray, NDArray[Any]
         distance = goal_distance(self._position(), self._goal)
         # Gymnasium's convention: each entry comes with a mask of the rooms that report it.
         return {
-            "is_success": distance < self.success_distance,
+            "is_success": distance < TARGET_RADIUS,
             "_is_success": np.ones(self.num_envs, dtype=np.bool_),
             "final_distance": distance,
             "_final_distance": np.ones(self.num_envs, dtype=np.bool_),

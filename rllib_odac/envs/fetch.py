@@ -10,6 +10,7 @@ from gymnasium.utils import EzPickle
 from numpy.typing import NDArray
 
 from rllib_odac.envs.base import FloatArray, GoalEnv
+from rllib_odac.envs.goals import Goals
 from rllib_odac.envs.registry import import_robotics
 
 TARGET_RANGE = 0.15  # m, half-width of the goals around the gripper's first place, in x and in y
@@ -33,8 +34,6 @@ class FetchPushEnv(GoalEnv, EzPickle):
         ValueError: `goal` is another word.
     """
 
-    hand_object = (slice(0, 3), slice(3, 6))
-
     def __init__(self, goal: str = "object", render_mode: str | None = None, **kwargs: Any) -> None:
         EzPickle.__init__(self, goal=goal, render_mode=render_mode, **kwargs)
         if goal not in ("object", "hand_object"):
@@ -54,9 +53,12 @@ class FetchPushEnv(GoalEnv, EzPickle):
                 (center + reach + rounding).astype(np.float32),
             ),
             observation_dim=arm.observation_space["observation"].shape[0],
-            success_distance=arm.distance_threshold,
-            goal_scale=TARGET_RANGE,
-            measured=slice(-3, None),
+            goals=Goals(
+                arm.distance_threshold,
+                measured=slice(-3, None),
+                scale=TARGET_RANGE,
+                hand_object=(slice(0, 3), slice(3, 6)),
+            ),
         )
 
     def _observe(self, raw: Any) -> tuple[NDArray[Any], NDArray[Any]]:

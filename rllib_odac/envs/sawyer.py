@@ -21,6 +21,7 @@ from gymnasium.utils import EzPickle
 from numpy.typing import ArrayLike, NDArray
 
 from rllib_odac.envs.base import FREE_CAMERA, MARK, FloatArray, GoalEnv
+from rllib_odac.envs.goals import Goals
 
 # Places in Meta-World's observation, which holds two frames.
 HAND, GRIPPER, OBJECT, ROTATION, FRAME = slice(0, 3), 3, slice(4, 7), slice(7, 11), 18
@@ -56,8 +57,6 @@ class SawyerEnv(GoalEnv, EzPickle):
         ValueError: `goal` is another word.
     """
 
-    hand_object = (HAND, OBJECT)
-
     def __init__(
         self,
         task: str,
@@ -67,6 +66,7 @@ class SawyerEnv(GoalEnv, EzPickle):
         goal_scale: float,
         goal: str,
         render_mode: str | None,
+        judged: slice | None = None,
     ) -> None:
         if goal not in ("object", "hand_object"):
             raise ValueError(f'goal is {goal!r}, but must be "hand_object" or "object".')
@@ -83,14 +83,15 @@ class SawyerEnv(GoalEnv, EzPickle):
                 (low - rounding).astype(np.float32), (high + rounding).astype(np.float32)
             ),
             observation_dim=22,
-            success_distance=success_distance,
-            goal_scale=goal_scale,
-            measured=slice(-3, None),
+            goals=Goals(
+                success_distance,
+                measured=slice(-3, None),
+                judged=judged,
+                includes_boundary=True,
+                scale=goal_scale,
+                hand_object=(HAND, OBJECT),
+            ),
         )
-
-    def is_success(self, achieved_goal: ArrayLike, desired_goal: ArrayLike) -> NDArray[np.bool_]:
-        """Whether the object is within `success_distance`, that distance included; shape (...)."""
-        return np.asarray(self.goal_distance(achieved_goal, desired_goal) <= self.success_distance)
 
     def _reset_simulator(self, seed: int | None, options: dict[str, Any]) -> Any:
         import mujoco
@@ -176,6 +177,7 @@ class _TwoWayEnv(SawyerEnv):
 
     TASKS: ClassVar[dict[str, dict[str, Any]]]
     SUCCESS_DISTANCE: ClassVar[float]
+    JUDGED: ClassVar[slice | None] = None
 
     def __init__(
         self, direction: str = "open", goal: str = "hand_object", render_mode: str | None = None
@@ -192,6 +194,7 @@ class _TwoWayEnv(SawyerEnv):
             goal_scale=0.2,
             goal=goal,
             render_mode=render_mode,
+            judged=self.JUDGED,
         )
 
     def _object_goal(self) -> NDArray[Any]:
@@ -244,6 +247,7 @@ class SawyerWindowEnv(_TwoWayEnv):
     """
 
     SUCCESS_DISTANCE = 0.05
+    JUDGED = slice(-3, -2)  # x, along which the window slides
     TASKS: ClassVar = {
         "open": {
             "task": "window-open-v3",
@@ -258,12 +262,6 @@ class SawyerWindowEnv(_TwoWayEnv):
             "hand_at_goal": (-0.01, -0.04, -0.07),
         },
     }
-
-    def is_success(self, achieved_goal: ArrayLike, desired_goal: ArrayLike) -> NDArray[np.bool_]:
-        """Whether the handle is within `success_distance` along the slide; shape (...)."""
-        achieved = np.asarray(achieved_goal, dtype=np.float64)[..., -3]
-        way = achieved - np.asarray(desired_goal, dtype=np.float64)[..., -3]
-        return np.asarray(np.abs(way) <= self.success_distance)
 
 
 def _simulator(task: str, render_mode: str | None) -> gym.Env[Any, Any]:

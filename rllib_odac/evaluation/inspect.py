@@ -90,7 +90,7 @@ class _Inspection:
         self.regions: Array = np.asarray(getattr(task, "regions", np.zeros((0, 2, 2))), float)
         self.goal_space = env.observation_space["desired_goal"]
         self.place_unit = _units(policy.config.env, task)
-        self.success_distance = policy.config.environment_facts["success_distance"]
+        self.success_distance = policy.config.goals.success_distance
         env.close()
         self.seeds = held_out_seeds(episodes, seed)
         self.followed = [policy.follow(seed) for seed in self.seeds]

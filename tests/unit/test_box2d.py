@@ -51,8 +51,8 @@ def test_spaces_and_attributes():
     for space in env.observation_space.values():
         assert space == gym.spaces.Box(-4, 4, (2,), np.float32)
     assert env.action_space == gym.spaces.Box(-1, 1, (2,), np.float32)
-    assert env.get_wrapper_attr("goal_scale") == 4.0
-    assert env.get_wrapper_attr("success_distance") == 0.6
+    goals = env.get_wrapper_attr("goals")
+    assert (goals.scale, goals.success_distance) == (4.0, 0.6)
     observation, info = env.reset(seed=0)
     assert env.observation_space.contains(observation)
     assert info["final_distance"] == pytest.approx(
@@ -436,4 +436,4 @@ def test_vector_pictures_show_each_rooms_own_episode():
 
 
 def test_clearance_is_small_against_the_target():
-    assert 0 < CLEARANCE < 0.1 * Box2DEnv.success_distance
+    assert 0 < CLEARANCE < 0.1 * Box2DEnv.goals.success_distance

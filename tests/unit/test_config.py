@@ -112,17 +112,17 @@ def test_chained_sections_are_rllibs_own():
 
 def test_unit_and_success_come_from_the_environment_unless_they_are_set():
     config = small_config("odac/Box2D-v0").training(objective="her")
-    assert config.environment_facts["goal_scale"] == 4.0
-    assert config.build_objective().success_distance == 0.6
-    assert config.training(success_distance=0.1).build_objective().success_distance == 0.1
+    assert config.goals.scale == 4.0
+    assert config.build_objective().goals.success_distance == 0.6
+    assert config.training(success_distance=0.1).build_objective().goals.success_distance == 0.1
     config = small_config("FetchReach-v4").training(objective="her")
-    assert config.environment_facts["goal_scale"] is None
-    assert config.build_objective().success_distance == 0.05
-    assert config.environment("odac/Box2D-v0").build_objective().success_distance == 0.6
+    assert config.goals.scale is None
+    assert config.build_objective().goals.success_distance == 0.05
+    assert config.environment("odac/Box2D-v0").build_objective().goals.success_distance == 0.6
 
 
 def test_an_environment_that_says_nothing_needs_a_success_distance():
-    assert small_config("PointMaze_UMaze-v3").environment_facts["success_distance"] == 0.45
+    assert small_config("PointMaze_UMaze-v3").goals.success_distance == 0.45
     config = small_config().environment(partial(Ending)).training(objective="her")
     with pytest.raises(ValueError, match="success_distance is 'auto', but the environment names"):
         config.build_objective()
@@ -150,15 +150,15 @@ def test_there_is_a_tuned_configuration_for_each_task():
 
 def test_functions_are_not_mixed_up_and_need_no_name():
     first = small_config().environment(lambda **settings: make_env("odac/Box2D-v0", **settings))
-    assert first.environment_facts["success_distance"] == 0.6
+    assert first.goals.success_distance == 0.6
     second = first.copy(copy_frozen=False)
     second.environment(lambda **settings: make_env("FetchReach-v4", **settings))
     assert first.make_env().observation_space["achieved_goal"].shape == (2,)
     assert second.make_env().observation_space["achieved_goal"].shape == (3,)
-    assert second.environment_facts["success_distance"] == 0.05
+    assert second.goals.success_distance == 0.05
     third = second.copy(copy_frozen=False).environment(partial(make_env, "odac/Box2D-v0"))
-    assert third.environment_facts["success_distance"] == 0.6
-    assert third.environment("FetchReach-v4").environment_facts["success_distance"] == 0.05
+    assert third.goals.success_distance == 0.6
+    assert third.environment("FetchReach-v4").goals.success_distance == 0.05
     restored = ODACConfig.from_state(first.get_state())
     assert restored.make_env().observation_space["achieved_goal"].shape == (2,)
 
@@ -184,11 +184,3 @@ def test_messages_name_the_users_function():
 def test_runs_say_what_is_wrong_with_a_field(fields, sentence):
     with pytest.raises(ValueError, match=sentence):
         RunSpec(**{"env": "odac/Box2D-v0"} | fields).config()
-
-
-def test_facts_that_an_older_checkpoint_knew_are_found_anew():
-    config = small_config("odac/FetchPush-v0")
-    facts = dict(config.environment_facts)
-    key, _ = config._environment_facts
-    config._environment_facts = (key, {"goal_scale": 7.0})  # as they were before `measured`
-    assert config.environment_facts == facts

@@ -12,6 +12,7 @@ from ray.rllib.core import DEFAULT_MODULE_ID
 from rllib_odac import GoalEpisode, make_env
 from rllib_odac.agent.divergence import DivergenceGuard
 from rllib_odac.agent.objectives.her import HERObjective
+from rllib_odac.envs.goals import Goals
 from tests.conftest import small_config
 
 
@@ -83,7 +84,7 @@ def test_parameters_stay_as_they_were_before_the_update_that_diverged():
     broken = learner()
     broken.update(num_updates=3)
     before = parameters(broken)
-    broken.objective = SometimesInfinite(0.6)
+    broken.objective = SometimesInfinite(Goals(0.6))
     diverges(broken, 20)
     after = parameters(broken)
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -112,7 +113,7 @@ def test_skipped_updates_change_nothing_and_are_counted(caplog):
     skipping = learner(on_divergence="skip")
     skipping.update(num_updates=5)
     before, moments = parameters(skipping), skipping._get_optimizer_state()
-    skipping.objective = SometimesInfinite(0.6)
+    skipping.objective = SometimesInfinite(Goals(0.6))
     skipping.objective.border = -1.0  # everywhere
     with caplog.at_level(logging.WARNING):
         metrics = [skipping.update(num_updates=count) for count in (3, 17)]
@@ -129,7 +130,7 @@ def test_skipped_updates_change_nothing_and_are_counted(caplog):
         strict=True,
     ):
         assert np.array_equal(old, new)
-    skipping.objective = HERObjective(0.6)
+    skipping.objective = HERObjective(Goals(0.6))
     assert float(skipping.update(num_updates=5)["__all_modules__"]["updates_skipped"]) == 0
     assert not all(torch.equal(before[n], v) for n, v in parameters(skipping).items())
 

@@ -69,7 +69,7 @@ def test_float32_goals_of_the_documented_size(task):
         assert values.dtype == env.observation_space[key].dtype == np.float32
         assert values.shape == env.observation_space[key].shape
     assert observation["desired_goal"].shape == (GOAL_DIMS.get(name, 3),)
-    assert env.unwrapped.goal_scale > env.unwrapped.success_distance > 0
+    assert env.unwrapped.goals.scale > env.unwrapped.goals.success_distance > 0
 
 
 def test_same_seed_same_trajectory_and_another_after_it(task):
@@ -109,9 +109,9 @@ def test_success_and_distance_are_the_definitions(task):
     rng = np.random.default_rng(0)
     space = env.observation_space["desired_goal"]
     goals = rng.uniform(space.low, space.high, (500, *space.shape))
-    achieved = goals + rng.normal(0, unwrapped.success_distance, goals.shape)
+    achieved = goals + rng.normal(0, unwrapped.goals.success_distance, goals.shape)
     judged = compare(
-        np.linalg.norm((achieved - goals)[:, part], axis=-1), unwrapped.success_distance
+        np.linalg.norm((achieved - goals)[:, part], axis=-1), unwrapped.goals.success_distance
     )
     assert 0 < judged.mean() < 1
     assert np.array_equal(unwrapped.compute_reward(achieved, goals, {}), judged - 1.0)

@@ -180,9 +180,9 @@ def test_it_is_a_goal_environment(made, case):
     assert observation["desired_goal"].shape == observation["achieved_goal"].shape == (goal_dim,)
     assert type(info["is_success"]) is bool
     assert type(info["final_distance"]) is float
-    assert env.unwrapped.success_distance > 0
-    assert env.unwrapped.goal_scale is None
-    assert env.unwrapped.units.startswith("m")
+    assert env.unwrapped.goals.success_distance > 0
+    assert env.unwrapped.goals.scale is None
+    assert env.unwrapped.goals.units.startswith("m")
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -246,21 +246,21 @@ def test_success_is_the_environments_own(made, case):
     direction = np.zeros_like(goal)
     direction[:2] = 1 / np.sqrt(2)
     for share in (0.1, 0.9, 1.1, 5):
-        achieved = goal + share * env.success_distance * direction
+        achieved = goal + share * env.goals.success_distance * direction
         own = env.simulator.compute_reward(achieved, goal, {}) == (1 if "Maze" in case else 0)
         assert env.is_success(achieved, goal) == own == (share < 1)
 
 
 def test_a_hand_must_turn_its_object_too(made):
     env = made("HandManipulateBlock-v1").unwrapped
-    assert env.success_distance == 0.01
-    assert env.units == "m and quaternion"
+    assert env.goals.success_distance == 0.01
+    assert env.goals.units == "m and quaternion"
     goal = np.array([1, 1, 0.2, 1, 0, 0, 0])
     angles = np.array([0.05, 0.3])  # radians; up to 0.1 counts
     turned = np.tile(goal, (2, 1))
     turned[:, 3], turned[:, 6] = np.cos(angles / 2), np.sin(angles / 2)
     assert env.is_success(turned, goal).tolist() == [True, False]
-    assert env.goal_distance(turned[0], goal) > env.success_distance
+    assert env.goal_distance(turned[0], goal) > env.goals.success_distance
     turned[:, 0] += 0.02
     assert env.is_success(turned, goal).tolist() == [False, False]
     assert env.is_success(turned[:0], goal).shape == (0,)
@@ -268,7 +268,7 @@ def test_a_hand_must_turn_its_object_too(made):
         "HandManipulateBlock-v1", achieved_goal=slice(3), desired_goal=slice(3)
     ).unwrapped
     assert of_position.is_success(goal[:3], goal[:3] + 0.005)
-    assert of_position.units == "m"
+    assert of_position.goals.units == "m"
     plain = goal_env("HandManipulateBlock-v1", success_distance=1).unwrapped
     assert plain.is_success(turned, goal).all()
 
@@ -325,7 +325,7 @@ def test_part_of_a_goal(made):
     whole, _ = made("FetchPickAndPlace-v4").reset(seed=0)
     for key in xy:
         assert np.array_equal(observation[key], whole[key][:2])
-    assert env.unwrapped.success_distance == 0.05
+    assert env.unwrapped.goals.success_distance == 0.05
 
 
 def test_our_own_goals_keep_their_measure():
@@ -441,7 +441,7 @@ def test_info_of_the_environment_comes_along():
 
 def test_units_and_scale():
     env = goal_env(Robot, **ROBOT, goal_scale=2, units="cm").unwrapped
-    assert (env.success_distance, env.goal_scale, env.units) == (0.5, 2, "cm")
+    assert (env.goals.success_distance, env.goals.scale, env.goals.units) == (0.5, 2, "cm")
 
 
 def test_pickle_needs_only_functions_of_modules():
@@ -637,5 +637,5 @@ def test_a_robots_own_methods_are_left_alone():
 
 def test_what_the_task_says_of_its_observation_holds_for_the_whole_one_only():
     whole, part = goal_env("odac/FetchPush-v0"), goal_env("odac/FetchPush-v0", observation=slice(6))
-    assert whole.unwrapped.hand_object == (slice(0, 3), slice(3, 6))
-    assert part.unwrapped.hand_object is None
+    assert whole.unwrapped.goals.hand_object == (slice(0, 3), slice(3, 6))
+    assert part.unwrapped.goals.hand_object is None

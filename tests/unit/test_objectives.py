@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 
+import gymnasium as gym
 import pytest
 import torch
 
 from rllib_odac import ODACConfig
 from rllib_odac.agent.objectives import HERObjective, ODACObjective, SACObjective, make_objective
+from rllib_odac.envs.goals import Goals
 from rllib_odac.maths.losses import bellman_target, soft_bellman_target
 from tests.made_up import judge
 
@@ -72,11 +74,39 @@ def test_hindsight_pays_minus_one_until_the_goal_is_reached():
         next_achieved_goal=torch.tensor([[0.0, 0.0], [0.03, 0.03], [0.04, 0.0], [0.0, 0.0]]),
         terminated=torch.tensor([False, False, False, True]),
     )
-    objective = HERObjective(success_distance=0.05, discount=0.9)
+    objective = HERObjective(Goals(0.05), discount=0.9)
     next_value = torch.tensor([-2.0, -2.0, 0.0, -2.0])
     target = target_of(objective, batch, next_value)
     assert target.tolist() == pytest.approx([-1.8, -1.8, -1.0, -10.0])
     assert objective.value_bounds(7.0) == (None, 0.0)
+
+
+def test_hindsight_judges_as_the_environment_does():
+    """The handle is on its goal and the hand 17 cm off: a success, which pays nothing less."""
+    config = ODACConfig().environment("odac/SawyerWindow-v0").training(objective="her")
+    goal = torch.zeros(2, 6)
+    achieved = goal.clone()
+    achieved[0, 0] = 0.17  # of the hand
+    achieved[1, 3] = 0.06  # of the handle, along its slide
+    batch = judge(goal, next_achieved_goal=achieved)
+    for objective in (
+        config.build_objective(),
+        config.copy().training(objective="uvd").build_objective(),
+    ):
+        reward = objective.reward_and_discount(batch, torch.zeros(2)).reward
+        assert (reward - reward[1]).tolist() == [1.0, 0.0]
+
+
+def test_hindsight_can_pay_what_the_environment_pays():
+    config = ODACConfig().environment("FetchReachDense-v4")
+    config.training(objective="her", objective_settings={"reward": "environment"})
+    objective = config.build_objective()
+    batch = judge(torch.zeros(2, 3), next_achieved_goal=torch.tensor([[0.3, 0.4, 0.0], [0, 0, 0]]))
+    backup = objective.reward_and_discount(batch, torch.zeros(2))
+    assert backup.reward.tolist() == pytest.approx([-0.5, 0.0])
+    assert objective.value_bounds(7.0) == (None, None)
+    with pytest.raises(ValueError, match="'success' for an environment that has no compute_reward"):
+        HERObjective(Goals(), reward="environment", make_env=lambda: gym.make("CartPole-v1"))
 
 
 def test_sac_is_told_the_objects_distance_and_the_hands_from_it():
@@ -87,7 +117,9 @@ def test_sac_is_told_the_objects_distance_and_the_hands_from_it():
         next_achieved_goal=torch.tensor([[9.0, 0.0, 0.0], [9.0, 0.0, 0.0]]),
         terminated=torch.tensor([False, True]),
     )
-    objective = SACObjective(0.9, slice(1, 3), (slice(0, 1), slice(1, 2)))
+    objective = SACObjective(
+        0.9, Goals(measured=slice(1, 3), hand_object=(slice(0, 1), slice(1, 2)))
+    )
     target = target_of(objective, batch, torch.tensor([-1.0, -1.0]))
     assert target.tolist() == pytest.approx([-(5 + 1) / 2 - 0.9, -0.5 / 2 / 0.1])
     assert objective.value_bounds(7.0) == (None, 0.0)
@@ -96,16 +128,16 @@ def test_sac_is_told_the_objects_distance_and_the_hands_from_it():
 def test_sac_asks_the_task_what_counts():
     objective = ODACConfig().environment("odac/FetchPush-v0").training(objective="sac")
     objective = objective.build_objective()
-    assert objective.measured == slice(-3, None)
-    assert objective.hand_object == (slice(0, 3), slice(3, 6))
+    assert objective.goals.measured == slice(-3, None)
+    assert objective.goals.hand_object == (slice(0, 3), slice(3, 6))
     assert objective.relabel == {"own": 1.0}
 
 
 def test_a_reward_for_nothing_is_refused():
     with pytest.raises(ValueError, match="success_distance is 0"):
-        HERObjective(success_distance=0)
+        HERObjective(Goals(0))
     with pytest.raises(ValueError, match=r"discount is 1\.0"):
-        HERObjective(success_distance=1, discount=1.0)
+        HERObjective(Goals(1), discount=1.0)
 
 
 def test_unknown_objective_is_refused_by_name():

@@ -11,6 +11,7 @@ import torch
 
 from rllib_odac.agent.flow import ConditionalFlow
 from rllib_odac.agent.objectives import JudgedTransitions, UVDObjective
+from rllib_odac.envs.goals import Goals
 from rllib_odac.maths.losses import bellman_target
 from tests.made_up import judge, make_batch, make_transitions
 
@@ -35,7 +36,7 @@ def occupancy():
 
 
 def make_objective(**settings):
-    return UVDObjective(GOAL_SCALE * DISTANCE, DISCOUNT, flow_hidden=32, **settings)
+    return UVDObjective(Goals(GOAL_SCALE * DISTANCE), DISCOUNT, flow_hidden=32, **settings)
 
 
 def make_module(objective):
@@ -163,7 +164,7 @@ def test_backup_with_the_flow_is_right_too_and_sooner(fitted):
     ("goal_dim", "volume"), [(1, 4.0), (2, 4 * math.pi), (3, 32 * math.pi / 3)]
 )
 def test_a_state_that_stays_at_the_goal_is_worth_no_more_than_that(goal_dim, volume):
-    objective = UVDObjective(success_distance=2.0)
+    objective = UVDObjective(Goals(2.0))
     assert math.exp(objective.auxiliary.log_ball_volume(goal_dim)) == pytest.approx(volume)
     # The noise that the flow is fitted with makes a point's density just the inverse of the volume.
     seen = []
@@ -195,7 +196,7 @@ def test_bound_is_clamped():
 
 
 def test_every_coordinate_counts_and_terminal_states_pay_for_ever():
-    objective = UVDObjective(success_distance=0.05, discount=0.9)
+    objective = UVDObjective(Goals(0.05), discount=0.9)
     batch = judge(
         torch.tensor([[0.0, 0.04], [0.0, 0.08], [0.0, 1.0], [0.01, 0.0]]),
         next_achieved_goal=torch.tensor([[0.0, 0.0], [0.03, 0.03], [0.04, 0.0], [0.0, 0.0]]),
@@ -210,7 +211,7 @@ def test_every_coordinate_counts_and_terminal_states_pay_for_ever():
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"success_distance": 0}, "success_distance is 0, but must be positive"),
+        ({"goals": Goals(0)}, "success_distance is 0, but must be positive"),
         ({"discount": 1.0}, r"discount is 1\.0, but must be in \(0, 1\)"),
         ({"flow_hidden": 0}, "flow_hidden is 0, but must be at least 1"),
         ({"flow_layers": 1}, "flow_layers is 1, but must be at least 2"),
@@ -218,4 +219,4 @@ def test_every_coordinate_counts_and_terminal_states_pay_for_ever():
 )
 def test_bad_settings_are_refused(settings, sentence):
     with pytest.raises(ValueError, match=sentence):
-        UVDObjective(**{"success_distance": 0.05} | settings)
+        UVDObjective(**{"goals": Goals(0.05)} | settings)

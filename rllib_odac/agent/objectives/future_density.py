@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rllib_odac.agent.flow import ConditionalFlow
 from rllib_odac.agent.objectives.auxiliary import Auxiliary, AuxiliaryOutput
+from rllib_odac.envs.goals import Goals
 from rllib_odac.replay.relabelling import RelabelStrategy
 
 if TYPE_CHECKING:
@@ -37,14 +38,15 @@ class FutureDensity(Auxiliary):
 
     without error: the value of a smooth ball of volume |B|. So c = |B| / (1 − γ), and
     c F ≤ 1 / (1 − γ) but for the flow's error, to which it is clamped. F and |B| are in goal
-    scales, and F is a density of the offset from φ(s), because near futures are the likely ones.
+    scales, and F is a density of the offset from φ(s), because near futures are the likely ones. Of
+    goals with several parts g stands for the G coordinates that success is judged by.
 
     Not in F are the cost of the actions' KL, small at the weights that suit a reward of one, and
     that a terminal state pays for ever. Towards the end of an episode that is cut, less of the
     future is seen, so that there the near future counts for more than it is worth.
 
     Args:
-        success_distance: ε in the environment's units.
+        goals: Whose success distance is ε, of which coordinates.
         discount: γ. The replay draws futures by `prior_discount`, which has to be the same.
         hidden: Width of the flow's hidden layers.
         num_layers: Its coupling layers.
@@ -53,10 +55,10 @@ class FutureDensity(Auxiliary):
     name = "flow"
     goal_source = RelabelStrategy.DISCOUNTED
 
-    def __init__(
-        self, success_distance: float, discount: float, hidden: int, num_layers: int
-    ) -> None:
-        self.success_distance = success_distance
+    def __init__(self, goals: Goals, discount: float, hidden: int, num_layers: int) -> None:
+        assert goals.success_distance is not None
+        self.success_distance = goals.success_distance
+        self.judged = goals.judged_coordinates
         self.discount = discount
         self.hidden = hidden
         self.num_layers = num_layers
@@ -64,7 +66,8 @@ class FutureDensity(Auxiliary):
     def build_networks(
         self, goal_dim: int, state_action_dim: int, hidden: Sequence[int]
     ) -> nn.Module:
-        return ConditionalFlow(goal_dim, state_action_dim, self.hidden, self.num_layers)
+        num_judged = len(range(goal_dim)[self.judged])
+        return ConditionalFlow(num_judged, state_action_dim, self.hidden, self.num_layers)
 
     def log_ball_volume(self, goal_dim: int) -> float:
         """log |B| in G dimensions, in the environment's units to the power G."""
@@ -79,18 +82,19 @@ class FutureDensity(Auxiliary):
         transitions = batch.transitions
         assert transitions.auxiliary_goal is not None, "the replay draws goals by `goal_source`"
         assert batch.auxiliary_noise is not None
-        flow, scale, goal_dim = networks.auxiliary, networks.goal_scale, networks.goal_dim
+        flow, scale = networks.auxiliary, networks.goal_scale
         assert isinstance(flow, ConditionalFlow)
+        goal_dim = flow.dim
         log_volume = self.log_ball_volume(goal_dim) - goal_dim * scale.log()
         deviation = torch.exp(log_volume / goal_dim) / math.sqrt(2 * math.pi)
         future = (transitions.auxiliary_goal - transitions.achieved_goal) / scale
-        future = torch.addcmul(future, deviation, batch.auxiliary_noise)
+        future = torch.addcmul(future, deviation, batch.auxiliary_noise)[:, self.judged]
         with torch.no_grad():
             next_achieved = transitions.next_achieved_goal
             next_state_action = networks.dynamics_inputs(
                 transitions.next_observation, next_achieved, next_actions
             )
-            next_offset = (transitions.goal - next_achieved) / scale
+            next_offset = ((transitions.goal - next_achieved) / scale)[:, self.judged]
             log_probability = flow.log_prob(next_offset, next_state_action) + log_volume
             bound = log_probability.clamp_max(0).exp() / (1 - self.discount)
         log_prob = flow.log_prob(future, batch.inputs.state_action)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from rllib_odac.agent.objectives.base import (
@@ -11,41 +13,72 @@ from rllib_odac.agent.objectives.base import (
     JudgedTransitions,
     RewardAndDiscount,
 )
+from rllib_odac.envs.goals import Goals
 
 if TYPE_CHECKING:
     from rllib_odac.config import ODACConfig
 
+REWARDS = ("success", "environment")
+
 
 class HERObjective(DiscountedObjective):
-    """r = 0 where φ(s') is within `success_distance` of the goal, else −1; discount γ.
+    """r = 0 where the goal is reached, as the environment judges it, else −1; discount γ.
 
     Andrychowicz et al. 2017, with soft actor-critic as the learner below it. Reaching the goal ends
-    no episode, and every coordinate of the goal counts.
+    no episode.
 
     Args:
-        success_distance: In the environment's units.
+        goals: When a goal is reached.
         discount: γ.
+        reward: "success" for the above, or "environment" for the environment's own
+            `compute_reward`, whatever it pays.
+        make_env: Makes the environment that is asked for it.
     """
 
-    def __init__(self, success_distance: float, discount: float = 0.95) -> None:
+    def __init__(
+        self,
+        goals: Goals,
+        discount: float = 0.95,
+        reward: str = "success",
+        make_env: Callable[[], Any] | None = None,
+    ) -> None:
         super().__init__(discount)
-        if not success_distance > 0:
-            raise ValueError(f"success_distance is {success_distance}, but must be positive.")
-        self.success_distance = success_distance
+        if reward not in REWARDS:
+            raise ValueError(f"reward is '{reward}', but must be one of {list(REWARDS)}.")
+        if reward == "success" and not (goals.success_distance or 0) > 0:
+            raise ValueError(f"success_distance is {goals.success_distance}, but must be positive.")
+        self.goals = goals
+        self.reward = reward
+        self._environment = None
+        if reward == "environment":
+            self._environment = None if make_env is None else make_env().unwrapped
+            if not hasattr(self._environment, "compute_reward"):
+                raise ValueError(
+                    "reward is 'environment', but must be 'success' for an environment that has "
+                    "no compute_reward."
+                )
 
     @classmethod
     def settings(cls, config: ODACConfig) -> dict[str, Any]:
-        return super().settings(config) | {"success_distance": config.goal_success_distance}
+        asked = config.objective_settings.get("reward", "success")
+        goals = config.goals if asked == "environment" else config.judged_goals
+        return super().settings(config) | {"goals": goals, "make_env": config.make_env}
 
     def reward_and_discount(
         self, batch: JudgedTransitions, next_value: Tensor
     ) -> RewardAndDiscount:
         transitions = batch.transitions
-        distance = (transitions.next_achieved_goal - transitions.goal).norm(dim=-1)
-        reward = (distance < self.success_distance).to(next_value.dtype) - 1
+        achieved, goal = transitions.next_achieved_goal, transitions.goal
+        if self._environment is None:
+            reward = self.goals.reached(achieved, goal).to(next_value.dtype) - 1
+        else:
+            paid = self._environment.compute_reward(
+                achieved.cpu().numpy(), goal.cpu().numpy(), [{}] * len(goal)
+            )
+            reward = torch.as_tensor(paid, dtype=next_value.dtype, device=goal.device)
         return self.discounted(reward, transitions.terminated)
 
     def value_bounds(self, max_log_prob: float) -> tuple[float | None, float | None]:
-        # Rewards are at most 0 and the KL is not negative. From below there is no bound: with the
-        # KL's weight the value can be lower than −1/(1−γ).
-        return None, 0.0
+        # Rewards for success are at most 0 and the KL is not negative. From below there is no
+        # bound: with the KL's weight the value can be lower than −1/(1−γ).
+        return None, 0.0 if self._environment is None else None

@@ -12,9 +12,12 @@ from rllib_odac.agent.objectives.base import (
     JudgedTransitions,
     RewardAndDiscount,
 )
+from rllib_odac.envs.goals import Goals
 
 if TYPE_CHECKING:
     from rllib_odac.config import ODACConfig
+
+EVERY_COORDINATE = Goals()
 
 
 class SACObjective(DiscountedObjective):
@@ -25,8 +28,7 @@ class SACObjective(DiscountedObjective):
 
     Args:
         discount: γ.
-        measured: Coordinates of the goal that distance is measured over.
-        hand_object: Where an observation holds the positions of hand and object, or None.
+        goals: Which coordinates distance is measured over, and where hand and object are.
     """
 
     relabel: ClassVar[Mapping[str, float]] = {"own": 1.0}
@@ -34,28 +36,22 @@ class SACObjective(DiscountedObjective):
     def __init__(
         self,
         discount: float = 0.95,
-        measured: slice = slice(None),
-        hand_object: tuple[slice, slice] | None = None,
+        goals: Goals = EVERY_COORDINATE,
     ) -> None:
         super().__init__(discount)
-        self.measured = measured
-        self.hand_object = hand_object
+        self.goals = goals
 
     @classmethod
     def settings(cls, config: ODACConfig) -> dict[str, Any]:
-        facts = {} if config.env is None else config.environment_facts
-        return super().settings(config) | {
-            name: facts[name] for name in ("measured", "hand_object") if name in facts
-        }
+        return super().settings(config) | {"goals": config.goals}
 
     def reward_and_discount(
         self, batch: JudgedTransitions, next_value: Tensor
     ) -> RewardAndDiscount:
         transitions = batch.transitions
-        offset = (transitions.next_achieved_goal - transitions.goal)[:, self.measured]
-        distance = offset.norm(dim=-1)
-        if self.hand_object is not None:
-            hand, thing = (transitions.next_observation[:, part] for part in self.hand_object)
+        distance = self.goals.distance(transitions.next_achieved_goal, transitions.goal)
+        if self.goals.hand_object is not None:
+            hand, thing = (transitions.next_observation[:, p] for p in self.goals.hand_object)
             distance = distance + (hand - thing).norm(dim=-1)
         return self.discounted(-distance / batch.goal_scale, transitions.terminated)
 

@@ -1,0 +1,162 @@
+"""`Goals`: which coordinates of a goal count, and when it is reached.
+
+Environments, objectives, exploration goals and pictures ask the same object. It takes NumPy arrays
+and PyTorch tensors alike, and imports PyTorch for neither.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+POSITION, QUATERNION = slice(0, 3), slice(3, 7)  # in the goals of HandManipulate
+MAZE_SUCCESS_DISTANCE = 0.45  # m; gymnasium-robotics has it only in its code
+MAZES = "gymnasium_robotics.envs.maze.maze_v4"
+
+
+@dataclass(frozen=True)
+class Goals:
+    """What reaching a goal (G,) means in an environment; it can be pickled.
+
+    Attributes:
+        success_distance: Euclidean distance below which a goal is reached, in `units`; None if the
+            environment names none.
+        measured: Coordinates that distances are over. Where a goal names hand and object, those of
+            the object.
+        judged: Coordinates that `success_distance` is held against; None for `measured`.
+        includes_boundary: Whether a goal at just the success distance is reached too.
+        rotation: The four coordinates of a unit quaternion that has to be reached as well, or None.
+        success_angle: Angle in rad below which the rotation is reached.
+        ignores_z_rotation: Whether a rotation about z (of Euler angles) makes no difference.
+        scale: Unit in which a learner may measure goals, about the half-width of their
+            distribution, in `units`; None to find one.
+        hand_object: Where an observation holds the positions of a hand and of what it has to move.
+        units: What distances are in.
+    """
+
+    success_distance: float | None = None
+    measured: slice = field(default_factory=lambda: slice(None))
+    judged: slice | None = None
+    includes_boundary: bool = False
+    rotation: slice | None = None
+    success_angle: float = math.inf
+    ignores_z_rotation: bool = False
+    scale: float | None = None
+    hand_object: tuple[slice, slice] | None = None
+    units: str = "m"
+
+    def distance(self, achieved: Any, goal: Any) -> Any:
+        """Euclidean distances (...) of the measured coordinates of goals (..., G), in `units`.
+
+        NumPy arrays are measured in float64, tensors in their own type.
+        """
+        return _norm(achieved, goal, self.measured)
+
+    def reached(self, achieved: Any, goal: Any) -> Any:
+        """Whether goals (..., G) are reached; bool (...), a tensor if `achieved` is one.
+
+        Raises:
+            ValueError: If no success distance is known.
+        """
+        if self.success_distance is None:
+            raise ValueError("No success distance is known for these goals.")
+        distance = _norm(achieved, goal, self.judged or self.measured)
+        near = (
+            distance <= self.success_distance
+            if self.includes_boundary
+            else distance < self.success_distance
+        )
+        if self.rotation is None:
+            return near
+        return near & self._is_turned(achieved, goal)
+
+    @property
+    def judged_coordinates(self) -> slice:
+        """Coordinates that a ball of radius `success_distance` around a goal lies in."""
+        return self.judged or self.measured
+
+    def at(self, success_distance: float | str) -> Goals:
+        """The same goals, reached at another distance; "auto" leaves it as it is."""
+        if isinstance(success_distance, str):
+            return self
+        return replace(self, success_distance=float(success_distance))
+
+    def _is_turned(self, achieved: Any, goal: Any) -> Any:
+        """Whether the rotation is within the success angle; q and −q are the same rotation."""
+        assert self.rotation is not None
+        ours = _to_numpy(achieved)[..., self.rotation]
+        theirs = _to_numpy(goal)[..., self.rotation]
+        ours, theirs = np.broadcast_arrays(ours, theirs)
+        if self.ignores_z_rotation:
+            from gymnasium_robotics.utils import rotations
+
+            angles = rotations.quat2euler(ours)
+            angles[..., 2] = rotations.quat2euler(theirs)[..., 2]
+            ours = rotations.euler2quat(angles)
+        cosine = np.abs((ours * theirs).sum(-1)).clip(0, 1)
+        is_near = 2 * np.arccos(cosine) < self.success_angle
+        return is_near if isinstance(achieved, np.ndarray) else achieved.new_tensor(is_near).bool()
+
+
+def goals_of(env: Any) -> Goals:
+    """What an environment says of its goals: our own, those of gymnasium-robotics, or any other's.
+
+    Args:
+        env: With or without wrappers. Of one that knows no `Goals` the attributes
+            `success_distance` or `distance_threshold`, `goal_scale`, `measured` and `hand_object`
+            are used as far as it has them.
+    """
+    core = env.unwrapped
+    goals = getattr(core, "goals", None)
+    if isinstance(goals, Goals):
+        return goals
+    scale = getattr(core, "goal_scale", None)
+    goals = Goals(
+        success_distance=_success_distance(core),
+        measured=getattr(core, "measured", slice(None)),
+        scale=None if scale is None else float(scale),
+        hand_object=getattr(core, "hand_object", None),
+        units=getattr(core, "units", "m"),
+    )
+    if not hasattr(core, "rotation_threshold"):
+        return goals
+    turns = core.target_rotation != "ignore"
+    return replace(
+        goals,
+        success_distance=math.inf if core.target_position == "ignore" else goals.success_distance,
+        judged=POSITION,
+        rotation=QUATERNION if turns else None,
+        success_angle=float(core.rotation_threshold) if turns else math.inf,
+        ignores_z_rotation=bool(core.ignore_z_target_rotation),
+        units="m and quaternion",
+    )
+
+
+def is_maze(core: Any) -> bool:
+    """Whether an environment, without wrappers, is a maze of gymnasium-robotics."""
+    return any(kind.__module__ == MAZES for kind in type(core).__mro__)
+
+
+def _success_distance(core: Any) -> float | None:
+    for name in ("success_distance", "distance_threshold"):  # ours, and gymnasium-robotics'
+        if (distance := getattr(core, name, None)) is not None:
+            return float(distance)
+    return MAZE_SUCCESS_DISTANCE if is_maze(core) else None
+
+
+def _norm(achieved: Any, goal: Any, coordinates: slice) -> Any:
+    if hasattr(achieved, "norm"):  # a tensor
+        return (achieved - goal)[..., coordinates].norm(dim=-1)
+    ours: NDArray[np.float64] = np.asarray(achieved, dtype=np.float64)[..., coordinates]
+    offset = ours - np.asarray(goal, dtype=np.float64)[..., coordinates]
+    return np.asarray(np.sqrt(np.square(offset).sum(-1)))
+
+
+def _to_numpy(values: Any) -> NDArray[np.float64]:
+    if hasattr(values, "detach"):  # a tensor
+        values = values.detach().cpu().numpy()
+    return np.asarray(values, dtype=np.float64)
