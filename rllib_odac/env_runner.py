@@ -31,13 +31,13 @@ from ray.rllib.utils.metrics import (
 
 from rllib_odac.agent.exploration import ExplorationGoalAssignment, HeldRandomActions
 from rllib_odac.envs import make_vector_env
+from rllib_odac.envs.goals import reported_distance, reported_success
 from rllib_odac.ray_compat import was_restarted
 from rllib_odac.replay.episodes import COLUMNS, Array, GoalEpisode, OpenEpisodes
 from rllib_odac.replay.exploration_goals import ExplorationGoals, validate_exploration_goals
 
 TRAINING_SEEDS = 2**31  # training uses environment seeds below, held-out goals those from here on
 RUNNER_STATE = "goal_env_runner"
-SUCCESS_KEYS = {"is_success", "success"}  # of info
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,6 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         # that Ray has restarted must not live through its predecessor's beginning again.
         self.rng = np.random.default_rng(None if was_restarted() else self._seed)
         self.env_steps = 0  # made by this runner
-        self.num_episodes_dropped = 0
         self._failures = 0  # of the environment, without a whole episode in between
         self._open: OpenEpisodes | None = None
         self._observation: dict[str, Array] = {}
@@ -197,7 +196,9 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         ended = terminated | truncated
         if self._goals.is_assigned.any():
             # Reaching the environment's own goal is no terminal state where another is sought.
-            terminated = terminated & ~(self._goals.is_assigned & _success(infos, self.num_envs))
+            terminated = terminated & ~(
+                self._goals.is_assigned & reported_success(infos, self.num_envs)
+            )
         running.append(actions, self._observation)
         cut = ~(begins | ended) & (running.lengths == self.config.max_episode_steps)
         if not (ended.any() or cut.any() or begins.any()):
@@ -298,7 +299,6 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         dropped = self.num_unfinished()
         self._open = None
         self._needs_initial_reset = True
-        self.num_episodes_dropped += dropped
         return dropped
 
     # Evaluating -----------------------------------------------------------------------------------
@@ -329,7 +329,7 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         result = {
             "success": np.zeros(self.num_envs),
             "final_distance": np.zeros(self.num_envs),
-            "initial_distance": infos.get("final_distance", _distance(self._observation)),
+            "initial_distance": reported_distance(infos, self._observation),
             "episode_return": np.zeros(self.num_envs),
             "episode_length": np.zeros(self.num_envs, dtype=np.int64),
         }
@@ -345,14 +345,11 @@ class GoalEnvRunner(SingleAgentEnvRunner):
             too_long = result["episode_length"] == self.config.max_episode_steps
             ended = running & (terminated | truncated | too_long)
             if ended.any():
-                distance = infos.get("final_distance", _distance(self._observation))
-                if not SUCCESS_KEYS & infos.keys():
-                    raise ValueError(
-                        "The environment's info holds neither 'is_success' nor 'success', one of "
-                        "which must say whether the goal is reached."
-                    )
+                distance = reported_distance(infos, self._observation)
                 result["final_distance"][ended] = distance[ended]
-                result["success"][ended] = _success(infos, self.num_envs)[ended]
+                result["success"][ended] = reported_success(infos, self.num_envs, required=True)[
+                    ended
+                ]
                 running &= ~ended
         return result
 
@@ -400,13 +397,3 @@ def _checked(observation: dict[str, Array]) -> dict[str, Array]:
             )
         columns[name] = np.array(values, dtype=np.float32)
     return columns
-
-
-def _success(infos: dict[str, Any], num_envs: int) -> Array:
-    """(N,) bool; environments report a bool, a number, or nothing."""
-    reported = infos.get("is_success", infos.get("success", np.zeros(num_envs)))
-    return np.asarray(reported).astype(bool)
-
-
-def _distance(observation: dict[str, Array]) -> Array:
-    return np.linalg.norm(observation["achieved_goal"] - observation["desired_goal"], axis=-1)

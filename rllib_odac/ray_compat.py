@@ -66,6 +66,30 @@ def canonical_address(address: str) -> str | None:
     return canonical
 
 
+def resource_bundles(config: Any) -> dict[str, list[dict[str, float]]]:
+    """What RLlib asks of Ray for each process of an algorithm, by the setting of their number.
+
+    "jobs" is the process that the algorithm runs in.
+    """
+    from ray.rllib.algorithms import utils
+
+    evaluation = config.get_evaluation_config_object()
+    return {
+        "jobs": [utils._get_main_process_bundle(config)],
+        "num_env_runners": utils._get_env_runner_bundles(config),
+        "evaluation_num_env_runners": utils._get_env_runner_bundles(evaluation),
+        "num_learners": utils._get_learner_bundles(config) if config.num_learners else [],
+    }
+
+
+def autoscaler_status() -> tuple[bool, bytes | None]:
+    """Whether the autoscaler's second version runs, and what the first one reports as JSON."""
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    is_v2 = _internal_kv_get("__autoscaler_v2_enabled", namespace="__autoscaler") == b"1"
+    return is_v2, _internal_kv_get("__autoscaling_status")
+
+
 def next_checkpoint(storage: Any) -> tuple[Any, str]:
     """File system and path where Tune will store the checkpoint that is being saved."""
     following = copy.copy(storage)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw
 
-from rllib_odac.envs.box2d import BALL_RADIUS, BOUNDARY, TARGET_RADIUS
+from rllib_odac.envs.box2d_room import BALL_RADIUS, BOUNDARY, TARGET_RADIUS
 
 # Okabe and Ito's blue and orange stay apart for every common kind of colour blindness.
 BLUE, PALE_BLUE = (0, 114, 178), (190, 218, 236)

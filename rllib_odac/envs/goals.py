@@ -7,6 +7,7 @@ and PyTorch tensors alike, and imports PyTorch for neither.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -134,6 +135,33 @@ def goals_of(env: Any) -> Goals:
         ignores_z_rotation=bool(core.ignore_z_target_rotation),
         units="m and quaternion",
     )
+
+
+def reported_success(
+    infos: Mapping[str, Any], num_envs: int, required: bool = False
+) -> NDArray[np.bool_]:
+    """(N,) what the info of a vector environment says; a bool, a number, or nothing.
+
+    Raises:
+        ValueError: If it says nothing and is `required`.
+    """
+    reported = infos.get("is_success", infos.get("success"))
+    if reported is None and required:
+        raise ValueError(
+            "The environment's info holds neither 'is_success' nor 'success', one of which must "
+            "say whether the goal is reached."
+        )
+    return np.zeros(num_envs, bool) if reported is None else np.asarray(reported).astype(bool)
+
+
+def reported_distance(
+    infos: Mapping[str, Any], observation: Mapping[str, NDArray[Any]]
+) -> NDArray[Any]:
+    """(N,) distance to the goal, as the info of a vector environment says or of all coordinates."""
+    if "final_distance" in infos:
+        return np.asarray(infos["final_distance"])
+    way = observation["achieved_goal"] - observation["desired_goal"]
+    return np.asarray(np.linalg.norm(way, axis=-1))
 
 
 def is_maze(core: Any) -> bool:

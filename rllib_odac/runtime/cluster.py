@@ -52,16 +52,10 @@ class Processes:
 
 def processes(config: ODACConfig) -> list[Processes]:
     """The processes that an algorithm of this configuration starts beside the one it runs in."""
-    from ray.rllib.algorithms.utils import _get_env_runner_bundles, _get_learner_bundles
+    from rllib_odac.ray_compat import resource_bundles
 
-    bundles = {
-        "num_env_runners": _get_env_runner_bundles(config),
-        "evaluation_num_env_runners": _get_env_runner_bundles(
-            config.get_evaluation_config_object()
-        ),
-        "num_learners": _get_learner_bundles(config) if config.num_learners else [],
-    }
-    return [Processes(name, len(each), each[0]) for name, each in bundles.items() if each]
+    bundles = resource_bundles(config)
+    return [Processes(n, len(each), each[0]) for n, each in bundles.items() if each and n != "jobs"]
 
 
 def own_process(config: ODACConfig) -> Processes:
@@ -69,9 +63,9 @@ def own_process(config: ODACConfig) -> Processes:
 
     Tune and a study do; in a plain process it holds none of Ray's.
     """
-    from ray.rllib.algorithms.utils import _get_main_process_bundle
+    from rllib_odac.ray_compat import resource_bundles
 
-    return Processes("jobs", 1, _get_main_process_bundle(config))
+    return Processes("jobs", 1, resource_bundles(config)["jobs"][0])
 
 
 def num_cpus(wanted: Iterable[Processes]) -> int:
@@ -274,11 +268,10 @@ def _check_it_answers(address: str) -> None:
 
 def _autoscales() -> bool:
     """Whether Ray's autoscaler may add nodes; on a cluster put together by hand it only watches."""
-    from ray.experimental.internal_kv import _internal_kv_get
+    from rllib_odac.ray_compat import autoscaler_status
 
-    if _internal_kv_get("__autoscaler_v2_enabled", namespace="__autoscaler") == b"1":
-        return True
-    return has_node_types(_internal_kv_get("__autoscaling_status"))
+    is_v2, status = autoscaler_status()
+    return is_v2 or has_node_types(status)
 
 
 def has_node_types(status: bytes | None) -> bool:

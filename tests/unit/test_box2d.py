@@ -14,13 +14,11 @@ from gymnasium.vector import AutoresetMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rllib_odac.envs.box2d import (
+from rllib_odac.envs.box2d import HORIZON, Box2DEnv, Box2DVectorEnv
+from rllib_odac.envs.box2d_room import (
     BOUNDARY,
     CLEARANCE,
-    HORIZON,
     SOLIDS,
-    Box2DEnv,
-    Box2DVectorEnv,
     blocked_regions,
     is_blocked,
     sample_free,

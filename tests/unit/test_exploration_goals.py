@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from rllib_odac.env_runner import TRAINING_SEEDS, GoalEnvRunner, _success
+from rllib_odac.env_runner import TRAINING_SEEDS, GoalEnvRunner
+from rllib_odac.envs.goals import reported_success
 from rllib_odac.replay.buffer import GoalReplay
 from rllib_odac.replay.episodes import GoalEpisode
 from rllib_odac.replay.exploration_goals import sample_rare, validate_exploration_goals
@@ -161,7 +162,7 @@ def test_environments_that_report_success_as_numbers_or_not_at_all():
         ({"success": np.array([True, None], object)}, [True, False]),
         ({}, [False, False]),
     ]:
-        assert _success(infos, 2).tolist() == expected
+        assert reported_success(infos, 2).tolist() == expected
 
 
 def test_any_mixture_can_be_drawn():
