@@ -39,6 +39,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import pandas as pd
 import psutil
 import ray
@@ -143,14 +144,14 @@ def env_runners_outcome(algorithm: ODAC, options: argparse.Namespace) -> dict[st
     algorithm.drain()
     (episodes,) = [each.get() for each in algorithm.learner_group.foreach_learner(episodes_of)]
     replayed, losses = sum(length for length, _ in episodes), algorithm.fault_counters
-    unfinished = algorithm._accounting.unfinished
+    unfinished = algorithm._training.accounting.unfinished
     config, owed = (
         algorithm.config,
         algorithm.env_steps - algorithm.config.num_steps_before_learning,
     )
     # With a killed env runner: episodes going on, and those that no learner has fetched, which may
     # be as far behind as it is allowed to.
-    horizon = config.environment_facts["max_episode_steps"]
+    horizon = gym.spec(config.env).max_episode_steps
     waiting = config.max_weight_lag / config.updates_per_env_step
     most_lost = losses.env_runners_lost * (ENVS * horizon + waiting)
     checks = {

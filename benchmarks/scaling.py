@@ -62,11 +62,11 @@ def measure(env: str, seconds: float) -> Services:
     driver = measure_driver(algorithm, seconds)
 
     runner = algorithm.env_runner_group._worker_manager.actors()[1]
-    fragments = int(2 * seconds / (alone["env_step"] * algorithm._fragment))
+    fragments = int(2 * seconds / (alone["env_step"] * algorithm._training._fragment))
     busy = runner.apply.remote(lambda runner: [len(runner.sample()) for _ in range(fragments)])
     crowding = max(1.0, _mean(update, seconds) / (alone["update"] * UPDATES_PER_CALL))
     ray.get(busy)
-    learning = algorithm._learner_calls
+    learning = algorithm._training.calls
     for _ in range(2):  # the first sets things up
         learning.call([[], []], 0, 5 * UPDATES_PER_CALL, {})
         [answered] = learning.collect(wait(learning.references, None, 2))
@@ -137,19 +137,20 @@ def measure_driver(algorithm: Any, seconds: float) -> dict[str, float]:
 
         setattr(owner, name, watched)
 
-    for name in ("_request", "_take_samples", "_take_results", "training_step"):
-        watch(algorithm, name)
-    watch(algorithm._env_runner_requests, "take")
-    watch(algorithm._learner_calls, "call")
+    watch(algorithm, "training_step")
+    for name in ("_request", "_add", "_take_results"):
+        watch(algorithm._training, name)
+    watch(algorithm._training.requests, "collect")
+    watch(algorithm._training.calls, "call")
     steps, end = algorithm.env_steps, time.perf_counter() + 5 * seconds
     while time.perf_counter() < end or counts["_request"] < 20:
         algorithm.training_step()
-    samples = (algorithm.env_steps - steps) / algorithm._fragment
+    samples = (algorithm.env_steps - steps) / algorithm._training._fragment
     whole = spent.pop("training_step")
     learners = len(algorithm._training._shards)
     pieces = {
         "request": spent["_request"] / counts["_request"],
-        "sample": (spent["take"] + spent["_take_samples"]) / samples,
+        "sample": (spent["take"] + spent["_add"]) / samples,
         "call": spent["call"] / counts["call"] / learners,
         "answer": spent["_take_results"] / counts["call"] / learners,
         "step": (whole - spent.total()) / counts["training_step"],

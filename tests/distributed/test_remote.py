@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
 import shutil
@@ -61,7 +60,7 @@ def test_remote_env_runners_collect_and_evaluate(ray_cluster):
     # the goals are the same ones, however many env runners share them
     local = small_config().build_algo()
     module = local.eval_env_runner_group.local_env_runner.module
-    module.policy.load_state_dict(learner)
+    module.networks.policy.load_state_dict(learner)
     runner = local.eval_env_runner_group.local_env_runner
     first = 2**31
     assert runner.evaluate(range(first, first + 10))["initial_distance"].mean() == pytest.approx(
@@ -218,9 +217,9 @@ def pid(learner):
 def spoil_rewards(learner: ODACTorchLearner, index):
     """Makes every reward of one learner infinite."""
     if learner._learner_index == index:
-        backup = learner.objective.backup
-        learner.objective.backup = lambda *arguments: dataclasses.replace(
-            backup(*arguments), reward=torch.full((32,), torch.inf)
+        rule = learner.objective.reward_and_discount
+        learner.objective.reward_and_discount = lambda *arguments: rule(*arguments)._replace(
+            reward=torch.full((32,), torch.inf)
         )
 
 

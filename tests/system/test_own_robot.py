@@ -28,7 +28,7 @@ def make_reacher(**kwargs):
 
 def test_a_function_that_makes_the_environment_is_all_it_takes(ray_cluster, tmp_path):
     config = small_config().environment(make_reacher, env_config={"goal_scale": 0.2})
-    assert config.environment_facts["success_distance"] == 0.02
+    assert config.goals.success_distance == 0.02
     algorithm = config.build_algo()
     result = algorithm.train()["evaluation"]["env_runners"]
     assert 0 < result["final_distance"] < 0.5
