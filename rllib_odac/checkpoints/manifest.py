@@ -290,6 +290,14 @@ def suggesting_whole_checkpoint(place: Storage) -> Iterator[None]:
         raise DamagedCheckpoint(text) from None
 
 
+def resolve_checkpoint(path: str | os.PathLike[str]) -> Path:
+    """The checkpoint itself or, of a run's directory, its newest whole one."""
+    path = Path(path)
+    if path.is_dir() and not (path / MANIFEST).exists():
+        return next(filter(_is_whole, checkpoints_of_run(path)), path)
+    return path
+
+
 def _is_whole(path: Path) -> bool:
     try:
         check_checkpoint(path)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -16,11 +18,25 @@ from rllib_odac.metrics import as_help as help_on_metrics
 from rllib_odac.settings import as_help as help_on_settings
 
 app = typer.Typer(
-    help="Outcome-Driven Actor-Critic: train agents that reach goals without a hand-made reward.",
     no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def options(
+    show_version: Annotated[
+        bool, typer.Option("--version", is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Outcome-Driven Actor-Critic: train agents that reach goals without a hand-made reward."""
+    if show_version:
+        print(f"rllib_odac {version('rllib-odac')}")
+        raise typer.Exit
+
+
 app.command(epilog=f"{help_on_settings()}\n\n{help_on_metrics()}")(train)
 for command in (evaluate, inspect, export, study, compare, settings, envs, render):
     app.command()(command)

@@ -105,7 +105,7 @@ def train(
 
 
 def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint directory.")],
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint, or a run: its newest one.")],
     episodes: Annotated[int, typer.Option(help="Episodes, each with a held-out goal.")] = 100,
     seed: Annotated[int, typer.Option(help="Which held-out goals.")] = 0,
     video: Annotated[

@@ -13,7 +13,7 @@ from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, COMPONENT
 from ray.rllib.core import DEFAULT_MODULE_ID as MODULE
 
 from rllib_odac.agent.actor_critic import ActorCritic
-from rllib_odac.checkpoints.manifest import open_checkpoint
+from rllib_odac.checkpoints.manifest import open_checkpoint, resolve_checkpoint
 from rllib_odac.config import ODACConfig
 from rllib_odac.env_runner import GoalEnvRunner
 from rllib_odac.evaluation.plots import plot_distances
@@ -46,15 +46,15 @@ class CheckpointPolicy:
     """The policy of a checkpoint with the environment that it was trained on.
 
     Args:
-        checkpoint: Directory that `ODAC.save_to_path` or `odac train` wrote. It holds pickled
-            objects, as every RLlib checkpoint does: load only what you trust.
+        checkpoint: Directory that `ODAC.save_to_path` or `odac train` wrote, a checkpoint or a run.
+            It holds pickled objects, as every RLlib checkpoint does: load only what you trust.
 
     Raises:
         ValueError: If there is no checkpoint of ODAC in that directory.
     """
 
     def __init__(self, checkpoint: str | Path) -> None:
-        path = Path(open_checkpoint(checkpoint)[0].path)
+        path = Path(open_checkpoint(resolve_checkpoint(checkpoint))[0].path)
         self.config = _config(path)
         runner_config = self.config.copy(copy_frozen=False)
         runner_config.env_runners(num_env_runners=0)
@@ -149,7 +149,7 @@ def checkpoint_networks(path: Path) -> ActorCritic:
     Raises:
         ValueError: If there is no checkpoint of ODAC in that directory, or it is damaged.
     """
-    path = Path(open_checkpoint(path)[0].path)
+    path = Path(open_checkpoint(resolve_checkpoint(path))[0].path)
     try:
         module: ODACRLModule = ODACRLModule.from_checkpoint(_module_path(path))
     except Exception as error:
@@ -168,7 +168,7 @@ def checkpoint_config(path: Path) -> ODACConfig:
     Raises:
         ValueError: If there is no whole checkpoint of ODAC in that directory.
     """
-    return _config(Path(open_checkpoint(path)[0].path))
+    return _config(Path(open_checkpoint(resolve_checkpoint(path))[0].path))
 
 
 def _config(path: Path) -> ODACConfig:

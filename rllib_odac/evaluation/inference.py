@@ -11,7 +11,6 @@ import operator
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -198,11 +197,6 @@ def coverage(central_probability: Array, nominal: Sequence[float] | Array) -> Ar
         (N,) shares in [0, 1]; equal to `nominal` if the scale is right.
     """
     return np.array([(central_probability <= level).mean() for level in nominal])
-
-
-def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
-    """Spearman's rank correlation in [−1, 1]; NaN where one of them does not vary."""
-    return float(pd.Series(x).rank().corr(pd.Series(y).rank()))
 
 
 class PlaneFields:

@@ -9,7 +9,8 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from rllib_odac.evaluation.inference import Array, PlaneFields, coverage, rank_correlation
+from rllib_odac.evaluation.inference import Array, PlaneFields, coverage
+from rllib_odac.evaluation.statistics import rank_correlation
 
 matplotlib.use("Agg")
 from matplotlib import patheffects

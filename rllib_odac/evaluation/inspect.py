@@ -29,12 +29,13 @@ from rllib_odac.evaluation.inference import (
     missing_quantities,
     plane_fields,
     predict_next,
-    rank_correlation,
     realised_return,
     termination_times,
     transitions,
 )
-from rllib_odac.evaluation.report import Picture, write_report
+from rllib_odac.evaluation.page import Section, Table, png, render_page, with_subscripts
+from rllib_odac.evaluation.statistics import rank_correlation
+from rllib_odac.files import write_text
 from rllib_odac.maths.losses import termination_probabilities
 from rllib_odac.runtime.evaluation import held_out_seeds
 
@@ -99,7 +100,7 @@ class _Inspection:
         ]
         self.infers = INFERS_DISCOUNT in self.quantities[0]
         self.unit = "nats" if self.infers else "objective's own units"
-        self.pictures: list[Picture] = []
+        self.pictures: list[tuple[Path, captions.Caption]] = []
         self.missing = missing_quantities(networks, self.objective)
         self.figures: dict[str, Any] = {
             "success_rate": float(np.mean([f.success for f in self.followed]))
@@ -119,23 +120,28 @@ class _Inspection:
         # JSON knows no NaN, which a correlation is where nothing varies.
         self.figures = {k: None if v is None or np.isnan(v) else v for k, v in self.figures.items()}
         figures = {k: v for k, v in self.figures.items() if v is not None}
-        write_report(
-            report,
+        sections = [
+            Section(title, equation, with_subscripts(text), [png(file, title)])
+            for file, (title, equation, text) in self.pictures
+        ]
+        if self.missing:
+            sections.append(Section("What is not shown", items=self.missing))
+        page = render_page(
             f"What {objective} inferred on {config.env}",
             f"{len(self.followed)} held-out goals, deterministic actions. Every quantity comes "
             "from the trained networks and from the functions that they were trained with; where "
             "training draws one action, these are means over 16.",
-            {_words(name): f"{value:.3g}" for name, value in figures.items()},
-            self.pictures,
-            self.missing,
+            sections,
+            facts=Table([(_words(name), f"{value:.3g}") for name, value in figures.items()]),
         )
-        files = [report, *(picture.file for picture in self.pictures)]
+        write_text(report, page)
+        files = [report, *(file for file, _ in self.pictures)]
         return self.figures | {"missing": self.missing, "files": [str(file) for file in files]}
 
     def add(self, name: str, caption: captions.Caption) -> Path:
         """Notes a picture, and says where it goes."""
         file = self.out / f"{name}.png"
-        self.pictures.append(Picture(file, caption))
+        self.pictures.append((file, caption))
         return file
 
     def draw_fields(self) -> None:

@@ -1,8 +1,9 @@
 """Statistics of few runs: interquartile means, stratified bootstrap, probability of improvement.
 
 The formulas of Agarwal, Schwarzer, Castro, Courville and Bellemare, "Deep Reinforcement Learning at
-the Edge of the Statistical Precipice" (NeurIPS 2021), in NumPy: their package rliable would bring
-statsmodels, arch and seaborn along.
+the Edge of the Statistical Precipice" (NeurIPS 2021). Their package rliable would bring
+statsmodels, arch and seaborn along; `scipy.stats.bootstrap` knows no strata, and runs are drawn
+within their task here.
 
 `Scores` are a method's results: for each task an array (..., N), the last axis being its runs. The
 axes before are carried through, so that all bootstrap samples are computed at once.
@@ -15,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 Array = np.ndarray[Any, Any]
 Scores = Sequence[Array]
@@ -39,8 +41,7 @@ def interquartile_mean(scores: Scores) -> Array:
     pooled = np.concatenate(
         [np.repeat(runs, count // runs.shape[-1], axis=-1) for runs in scores], axis=-1
     )
-    cut = pooled.shape[-1] // 4
-    middle: Array = np.sort(pooled, axis=-1)[..., cut : pooled.shape[-1] - cut].mean(-1)
+    middle: Array = stats.trim_mean(pooled, 0.25, axis=-1)
     return middle
 
 
@@ -106,6 +107,13 @@ def bootstrap_interval(
     tail = (1 - level) / 2
     low, high = np.quantile(statistic(*samples), [tail, 1 - tail], axis=0)
     return low, high
+
+
+def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
+    """Spearman's rank correlation in [−1, 1]; NaN where one of them does not vary."""
+    if len(set(x)) < 2 or len(set(y)) < 2:
+        return math.nan
+    return float(stats.spearmanr(x, y).statistic)
 
 
 def median_time(times: Sequence[float | None]) -> float | None:

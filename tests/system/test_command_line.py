@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import imageio.v2 as imageio
@@ -63,6 +64,7 @@ def test_evaluate_prints_one_object_and_repeats_itself(finished_run, tmp_path):
     assert odac(*arguments).stdout == first.stdout
     assert (tmp_path / "film.gif").read_bytes().startswith(b"GIF8")
     assert (tmp_path / "film.png").read_bytes().startswith(b"\x89PNG")
+    assert odac("evaluate", out, "--json").stdout == first.stdout  # the run's newest checkpoint
     other = json.loads(odac(*arguments, "--episodes", 7, "--seed", 1).stdout)
     assert other["num_episodes"] == 7
 
@@ -249,6 +251,10 @@ def test_stop_success_ends_a_run_early(tmp_path):
     _, summary = read_run(tmp_path / "run")
     assert summary["env_steps"] < 6000
     assert summary["success_rate"] >= 0.01
+
+
+def test_version():
+    assert odac("--version", ray=False).stdout == f"rllib_odac {version('rllib-odac')}\n"
 
 
 def test_envs_lists_our_own_and_the_robots():

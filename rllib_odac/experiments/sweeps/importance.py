@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from rllib_odac.evaluation.inference import rank_correlation
+from rllib_odac.evaluation.statistics import rank_correlation
 
 PERMUTATIONS = 2000
 MIN_CONFIGURATIONS = 6

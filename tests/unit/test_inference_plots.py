@@ -1,0 +1,19 @@
+"""Pictures of what was inferred, where there is little to draw."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rllib_odac.evaluation import inference_plots as plots
+
+
+def test_episodes_without_pictures_and_goals_never_reached_are_drawn(tmp_path):
+    steps = np.arange(10.0)
+    quantities = {"reward": steps, "value": -steps}
+    files = [tmp_path / f"{i}.png" for i in range(3)]
+    plots.plot_episode(quantities, [1.0] * 11, None, [], "nats", "m", "title", files[0])
+    frame = np.zeros((40, 60, 3), np.uint8)
+    plots.plot_episode(quantities, [1.0] * 11, 0.1, [frame] * 11, "nats", "m", "title", files[1])
+    never = np.full(3, np.nan)
+    plots.plot_termination(np.full(11, 1 / 11), np.full(11, 1 / 11), never, never, files[2])
+    assert all(file.read_bytes().startswith(b"\x89PNG") for file in files)
