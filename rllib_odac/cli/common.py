@@ -49,7 +49,7 @@ def start_ray(
 ) -> None:
     """Joins the Ray cluster at `address` or in RAY_ADDRESS, else starts Ray with room for `wanted`.
 
-    Where this process has Ray already, that one is used.
+    Where this process has Ray already and no other is asked for, that one is used.
 
     Args:
         wanted: What will run through Ray.
@@ -78,7 +78,7 @@ def start_ray(
             "this faster.",
             file=sys.stderr,
         )
-    if not ray.is_initialized():
+    if joins or not ray.is_initialized():
         join_or_start(address, num_cpus(wanted), log_to_driver=debug, logging_level=level)
     check_room(wanted)
     if joins and not has_room_now(wanted):

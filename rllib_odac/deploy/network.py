@@ -67,8 +67,12 @@ class PolicyNetwork(nn.Module):
 
     def _inputs(self, observation: Tensor, achieved_goal: Tensor, goal: Tensor) -> Tensor:
         return policy_inputs(
-            *(self.observation_normalizer, self.goal_center, self.goal_scale),
-            *(observation, achieved_goal, goal),
+            self.observation_normalizer,
+            self.goal_center,
+            self.goal_scale,
+            observation,
+            achieved_goal,
+            goal,
         )
 
     def _to_env(self, actions: Tensor) -> Tensor:

@@ -76,8 +76,8 @@ class EnvRunnerRequests:
 
     Args:
         group: The env runners.
-        timeout_s: Seconds after which a request is overdue: nobody counts on it or waits for it any
-            longer, but what it brings is taken if it comes.
+        timeout_s: Seconds after which a request is overdue: it is no longer counted on
+            or waited for, but its sample is taken if it comes.
         patience_s: Seconds without any sample, though some are wanted, after which to give up.
         accounting: Where losses are entered.
     """
@@ -93,7 +93,7 @@ class EnvRunnerRequests:
         self._accounting = accounting
         self._requests: dict[ray.ObjectRef, _Request] = {}
         self._pings: dict[int, ray.ObjectRef] = {}  # of env runners that have died
-        self._overdue: set[int] = set()  # env runners that nobody waits for
+        self._overdue: set[int] = set()  # env runners that are not waited for
         self._heard = time.monotonic()  # when a sample came last, or none was wanted
         self._all_are_dead = False
 
@@ -114,7 +114,7 @@ class EnvRunnerRequests:
         return sum(self._requests[reference].env_steps for reference in self.pending)
 
     def check_env_runners(self) -> None:
-        """Notices who stalls, restarts who has stalled for long, and gives up where nobody samples.
+        """Warns of env runners that stall, restarts those that stall for long, or gives up.
 
         Raises:
             EnvRunnersLostError: If no env runner comes back, or none brings anything for too long.
@@ -135,14 +135,16 @@ class EnvRunnerRequests:
         for runner in overdue - self._overdue:
             logger.warning(
                 "Env runner %d has not answered for %g s (sample_timeout_s); going on without it.",
-                *(runner, self._timeout_s),
+                runner,
+                self._timeout_s,
             )
         self._overdue = overdue
         for runner in overdue:
             if now - oldest[runner] > STALLED * self._timeout_s:
                 logger.warning(
                     "Env runner %d has not answered for %g s; it is restarted.",
-                    *(runner, STALLED * self._timeout_s),
+                    runner,
+                    STALLED * self._timeout_s,
                 )
                 self._accounting.counters.env_runners_stalled += 1
                 ray.kill(self._manager.actors()[runner], no_restart=False)
@@ -252,7 +254,7 @@ class EnvRunnerRequests:
 
 
 def stop_env_runners(group: EnvRunnerGroup) -> None:
-    """Ends the remote env runners of a group: whoever is not done soon is killed."""
+    """Ends the remote env runners of a group: those that do not end soon are killed."""
     manager = env_runner_manager(group)
     stopping = [actor.apply.remote(GoalEnvRunner.stop) for actor in manager.actors().values()]
     wait(stopping, SECONDS_TO_STOP, len(stopping))

@@ -83,6 +83,7 @@ def test_an_environment_that_never_comes_to_an_end_is_given_up(ray_cluster):
     algorithm.stop()
 
 
+@pytest.mark.slow
 def test_env_runners_that_are_killed_come_back_all_at_once_too(ray_cluster):
     algorithm = build(num_learners=1)
     algorithm.train()

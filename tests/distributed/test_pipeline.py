@@ -31,7 +31,7 @@ def transitions(algorithm):
     return [result.get() for result in results]
 
 
-@pytest.mark.parametrize("num_learners", [0, 2])
+@pytest.mark.parametrize("num_learners", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_neither_side_gets_farther_ahead_than_it_may(ray_cluster, num_learners):
     config = small_config(max_weight_lag=30, updates_per_env_step=0.25)
     config.env_runners(num_env_runners=2).learners(num_learners=num_learners)
@@ -52,7 +52,7 @@ def test_neither_side_gets_farther_ahead_than_it_may(ray_cluster, num_learners):
     algorithm.stop()
 
 
-@pytest.mark.parametrize("num_learners", [0, 1])
+@pytest.mark.parametrize("num_learners", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_lag_of_nothing_takes_turns(ray_cluster, num_learners):
     config = small_config(max_weight_lag=0, updates_per_env_step=0.25, asynchronous=True)
     config.env_runners(num_env_runners=2).learners(num_learners=num_learners)
@@ -140,6 +140,7 @@ def test_sampling_survives_an_env_runner_that_is_killed(ray_cluster):
     algorithm.stop()
 
 
+@pytest.mark.slow
 def test_nobody_waits_for_an_env_runner_that_stalls(ray_cluster, tmp_path):
     config = small_config(updates_per_env_step=1.0, max_weight_lag=50)
     config.env_runners(num_env_runners=2, sample_timeout_s=3)

@@ -71,7 +71,12 @@ def test_remote_env_runners_collect_and_evaluate(ray_cluster):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"kl_weight": 0.05}, {"kl_weight": "auto"}, {"objective": "discern"}, {"objective": "uvd"}],
+    [
+        {"kl_weight": "auto"},
+        {"objective": "uvd"},
+        pytest.param({"kl_weight": 0.05}, marks=pytest.mark.slow),
+        pytest.param({"objective": "discern"}, marks=pytest.mark.slow),
+    ],
     ids=str,
 )
 def test_two_learners_stay_equal_and_see_different_data(ray_cluster, settings):
@@ -130,6 +135,7 @@ def take_in(learner: ODACTorchLearner, shards):
 TWO_CPUS = "import os; os.cpu_count = lambda: 2; from rllib_odac.cli import main; main()"
 
 
+@pytest.mark.slow
 def test_more_processes_than_cpus_train_with_one_warning(tmp_path):
     arguments = ["train", *BOX, "--steps", 1500, "--num-env-runners", 1, "--num-learners", 2]
     process = subprocess.run(

@@ -26,7 +26,8 @@ def test_the_arm_reaches_goals(ray_cluster):
     assert result["final_distance"] < 0.02
 
 
-@pytest.mark.parametrize("num_learners", [0, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("num_learners", [0, 2])
 def test_the_arm_learns_from_what_remote_ones_collect_meanwhile(ray_cluster, num_learners):
     config = ODACConfig().environment("FetchReach-v4").env_runners(num_env_runners=2)
     # two learners see twice as many transitions an update
@@ -42,11 +43,12 @@ def test_the_ball_goes_round_the_box(ray_cluster):
     assert result["success_rate"] >= 0.85  # straight at the goal: 0.78
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "ablation",
     [
-        pytest.param({"learn_dynamics": False}, marks=pytest.mark.slow),
-        pytest.param({"learn_discount": False}, marks=pytest.mark.slow),
+        {"learn_dynamics": False},
+        {"learn_discount": False},
         {"learn_dynamics": False, "learn_discount": False},
     ],
     ids=["fixed dynamics", "fixed discount", "fixed both"],

@@ -113,9 +113,7 @@ def test_without_replay_learning_waits_for_new_steps(ray_cluster, tmp_path):
     assert any(not np.array_equal(now[name], statistics[name]) for name in now)
 
     # what counts is where learning began anew, in later checkpoints too
-    algorithm.config = algorithm.config.copy(copy_frozen=False)
-    algorithm.config.checkpoint_replay = True
-    algorithm.config.freeze()
+    algorithm._checkpointer._saves_replay = True
     algorithm.save_to_path(tmp_path / "whole")
     steps, updates = algorithm.env_steps, algorithm.updates
     algorithm.restore_from_path(tmp_path / "whole")

@@ -187,6 +187,7 @@ def test_a_killed_run_resumes_to_the_same_end(tmp_path, finished_run):
     pd.testing.assert_frame_equal(progress[columns], expected[columns])
 
 
+@pytest.mark.slow
 def test_a_longer_run_goes_on_from_its_newest_checkpoint(tmp_path):
     out = tmp_path / "run"
     odac("train", *BOX, "--steps", 500, "--out", out, "--checkpoint-every", 500)

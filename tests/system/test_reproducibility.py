@@ -75,7 +75,10 @@ EXPLORATION = {"exploration_goals": {"environment": 0.5, "rare": 0.5}, "random_a
 
 @pytest.mark.parametrize(
     ("env", "more"),
-    [("odac/Box2D-v0", EXPLORATION), ("FetchReach-v4", {"exploration_goals": "achieved"})],
+    [
+        ("odac/Box2D-v0", EXPLORATION),
+        pytest.param("FetchReach-v4", {"exploration_goals": "achieved"}, marks=pytest.mark.slow),
+    ],
 )
 def test_a_restored_run_goes_on_bit_for_bit(ray_cluster, tmp_path, env, more):
     path = tmp_path / "a checkpoint"  # with a space

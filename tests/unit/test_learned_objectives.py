@@ -25,7 +25,9 @@ def same(first, second):
     return [np.array_equal(first[name], second[name]) for name in first]
 
 
-@pytest.mark.parametrize("env", ["odac/Box2D-v0", "FetchReach-v4"])
+@pytest.mark.parametrize(
+    "env", ["odac/Box2D-v0", pytest.param("FetchReach-v4", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("objective", LOSSES)
 def test_learns_and_goes_on_after_a_restart(ray_cluster, tmp_path, objective, env):
     algorithm = small_config(env, objective=objective, hidden=(16, 16)).build_algo()
