@@ -50,7 +50,7 @@ class ODACConfig(AlgorithmConfig, Settings):
             setattr(self, name, copy(declared.default))
 
         self._environment_function: Callable[..., gym.Env[Any, Any]] | None = None
-        self._known_environment: tuple[Any, tuple[Goals, int | None, bool]] | None = None
+        self._known_environment: tuple[Any, tuple[Goals, int | None, bool, bool]] | None = None
 
         # RLlib's fields that are no settings here.
         self.env_runner_cls: type[GoalEnvRunner] = GoalEnvRunner
@@ -145,7 +145,7 @@ class ODACConfig(AlgorithmConfig, Settings):
         """
         if self.env is None:
             return
-        _, horizon, has_spec = self._environment
+        _, horizon, has_spec, _ = self._environment
         if not has_spec:
             return  # made by hand: it ends its episodes as it likes
         limit = self.max_episode_steps or horizon
@@ -191,8 +191,13 @@ class ODACConfig(AlgorithmConfig, Settings):
         return goals
 
     @property
-    def _environment(self) -> tuple[Goals, int | None, bool]:
-        """Goals, horizon, and whether Gymnasium knows how the environment was made: made once."""
+    def environment_pays(self) -> bool:
+        """Whether the environment computes rewards for any pair of goals."""
+        return self.env is not None and self._environment[3]
+
+    @property
+    def _environment(self) -> tuple[Goals, int | None, bool, bool]:
+        """Goals, horizon, whether Gymnasium can make it, whether it pays: made once."""
         key = (self.env, repr(self.env_config))
         if self._known_environment is not None and self._known_environment[0] == key:
             return self._known_environment[1]
@@ -201,6 +206,7 @@ class ODACConfig(AlgorithmConfig, Settings):
             goals_of(env),
             env.spec.max_episode_steps if env.spec else None,
             env.spec is not None,
+            hasattr(env.unwrapped, "compute_reward"),
         )
         env.close()  # type: ignore[no-untyped-call]
         if not self._is_frozen:

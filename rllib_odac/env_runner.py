@@ -326,10 +326,11 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         if results is None:
             return None
         self._observation, infos = results
+        goals = self.config.goals
         result = {
             "success": np.zeros(self.num_envs),
             "final_distance": np.zeros(self.num_envs),
-            "initial_distance": reported_distance(infos, self._observation),
+            "initial_distance": reported_distance(infos, self._observation, goals),
             "episode_return": np.zeros(self.num_envs),
             "episode_length": np.zeros(self.num_envs, dtype=np.int64),
         }
@@ -345,7 +346,7 @@ class GoalEnvRunner(SingleAgentEnvRunner):
             too_long = result["episode_length"] == self.config.max_episode_steps
             ended = running & (terminated | truncated | too_long)
             if ended.any():
-                distance = reported_distance(infos, self._observation)
+                distance = reported_distance(infos, self._observation, goals)
                 result["final_distance"][ended] = distance[ended]
                 result["success"][ended] = reported_success(infos, self.num_envs, required=True)[
                     ended

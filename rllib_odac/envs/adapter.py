@@ -190,15 +190,13 @@ class AdaptedEnv(GoalEnv):
         theirs = goals_of(core) if "achieved_goal" in own else Goals()
         if not keeps_goals:
             theirs = Goals(theirs.success_distance)
-        goals = (
-            theirs
-            if success_distance is None
-            else replace(theirs, success_distance=float(success_distance), rotation=None, units="m")
-        )
-        distance = goals.success_distance
+        goals = theirs
+        if success_distance is not None:
+            distance = float(success_distance)
+            goals = replace(goals, success_distance=distance, judged=None, rotation=None, units="m")
         missing = [key for key in GOAL_KEYS[1:] if choices[key] is None and key not in own]
-        if missing or distance is None:
-            missing += ["success_distance"] if distance is None else []
+        if missing or goals.success_distance is None:
+            missing += ["success_distance"] if goals.success_distance is None else []
             raise ValueError(
                 f"goal_env needs {' and '.join(missing)} for {name}, which has none of its own."
             )

@@ -40,14 +40,14 @@ class Goals:
     """
 
     success_distance: float | None = None
-    measured: slice = field(default_factory=lambda: slice(None))
-    judged: slice | None = None
+    measured: slice = field(default_factory=lambda: slice(None), hash=False)
+    judged: slice | None = field(default=None, hash=False)
     includes_boundary: bool = False
-    rotation: slice | None = None
+    rotation: slice | None = field(default=None, hash=False)
     success_angle: float = math.inf
     ignores_z_rotation: bool = False
     scale: float | None = None
-    hand_object: tuple[slice, slice] | None = None
+    hand_object: tuple[slice, slice] | None = field(default=None, hash=False)
     units: str = "m"
 
     def distance(self, achieved: Any, goal: Any) -> Any:
@@ -119,6 +119,7 @@ def goals_of(env: Any) -> Goals:
     goals = Goals(
         success_distance=_success_distance(core),
         measured=getattr(core, "measured", slice(None)),
+        includes_boundary=is_maze(core),
         scale=None if scale is None else float(scale),
         hand_object=getattr(core, "hand_object", None),
         units=getattr(core, "units", "m"),
@@ -155,13 +156,24 @@ def reported_success(
 
 
 def reported_distance(
-    infos: Mapping[str, Any], observation: Mapping[str, NDArray[Any]]
+    infos: Mapping[str, Any], observation: Mapping[str, NDArray[Any]], goals: Goals
 ) -> NDArray[Any]:
-    """(N,) distance to the goal, as the info of a vector environment says or of all coordinates."""
+    """(...) distance to the goal: what the info says, or else that of the measured coordinates."""
     if "final_distance" in infos:
         return np.asarray(infos["final_distance"])
-    way = observation["achieved_goal"] - observation["desired_goal"]
-    return np.asarray(np.linalg.norm(way, axis=-1))
+    distance = goals.distance(observation["achieved_goal"], observation["desired_goal"])
+    return np.asarray(distance)
+
+
+def own_reward(env: Any, achieved: NDArray[Any], goal: NDArray[Any]) -> NDArray[Any]:
+    """(B,) what an environment's `compute_reward` pays for goals (B, G)."""
+    core = env.unwrapped
+    if getattr(core, "ignore_z_target_rotation", False):
+        # Of a batch, gymnasium-robotics 1.4 would take the angles of its third pose for those
+        # about z of each one.
+        pairs = zip(achieved, goal, strict=True)
+        return np.array([core.compute_reward(one, other, {}) for one, other in pairs])
+    return np.asarray(core.compute_reward(achieved, goal, [{}] * len(goal)))
 
 
 def is_maze(core: Any) -> bool:

@@ -16,6 +16,7 @@ from rllib_odac.agent.actor_critic import ActorCritic
 from rllib_odac.checkpoints.manifest import open_checkpoint, resolve_checkpoint
 from rllib_odac.config import ODACConfig
 from rllib_odac.env_runner import GoalEnvRunner
+from rllib_odac.envs.goals import reported_distance
 from rllib_odac.evaluation.plots import plot_distances
 from rllib_odac.evaluation.video import Frame, picture_strip, record_video, render_frame
 from rllib_odac.replay.episodes import COLUMNS, GoalEpisode
@@ -109,6 +110,7 @@ class CheckpointPolicy:
             RuntimeError: MuJoCo finds no OpenGL library to film with.
         """
         env: Any = self.config.make_env(render_mode="rgb_array" if film else None)
+        goals = self.config.goals
         frames: list[Frame] = []
         distances: list[float] = []
         states: list[dict[str, Any]] = []
@@ -117,8 +119,7 @@ class CheckpointPolicy:
         try:
             state, info = env.reset(seed=seed, options=options)
             while True:
-                way = state["achieved_goal"] - state["desired_goal"]
-                distances.append(float(info.get("final_distance", np.linalg.norm(way))))
+                distances.append(float(reported_distance(info, state, goals)))
                 states.append({name: np.array(state[name], np.float32).ravel() for name in COLUMNS})
                 if film:
                     frames.append(render_frame(env))

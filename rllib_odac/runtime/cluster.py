@@ -117,6 +117,8 @@ def join_or_start(address: str | None = None, num_cpus: int = 1, **options: Any)
         # Else Ray keeps a record of each of the last 100,000 calls, which only its dashboard shows:
         # over hours some hundred megabytes.
         os.environ.setdefault("RAY_task_events_report_interval_ms", "0")
+        # With the 15 of Ray env runners starve where a learner or anyone else keeps a core busy.
+        os.environ.setdefault("RAY_worker_niceness", "0")
         # Without "local", Ray would join any cluster that it finds on this machine.
         ray.init(address="local", num_cpus=cpus, include_dashboard=False, **options)
 

@@ -215,7 +215,8 @@ def test_rewards_and_ends(made, case):
 def test_seeding_reproduces(made, case):
     env = made(case)
     first, again, other = (rollout(env, seed) for seed in (5, 5, 6))
-    assert all(np.array_equal(first[key], again[key]) for key in first)
+    for key in first:  # on some processors MuJoCo's velocities of a hand differ in their last bit
+        np.testing.assert_allclose(first[key], again[key], rtol=0, atol=1e-12, err_msg=key)
     goals = [np.concatenate([e["observation"][0], e["desired_goal"][0]]) for e in (first, other)]
     assert not np.array_equal(*goals)
     copy = cloudpickle.loads(cloudpickle.dumps(env))

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from rllib_odac import make_env
-from rllib_odac.envs.goals import Goals, goals_of
+from rllib_odac import goal_env, make_env
+from rllib_odac.envs.goals import Goals, goals_of, own_reward, reported_distance
 
 POSE = Goals(0.1, measured=slice(0, 3), rotation=slice(3, 7), success_angle=0.5)
 numbers = st.floats(-2, 2, width=32)
@@ -74,7 +74,28 @@ def test_a_hand_that_turns_an_object_is_judged_as_its_environment_does(name):
     expected = [bool(judge(a, g) or judge(a, f)) for a, g, f in triples]
     np.testing.assert_array_equal(goals.reached(achieved, goal), expected)
     assert 0 < np.mean(expected) < 1
+    paid = [env.unwrapped.compute_reward(a, g, {}) for a, g in zip(achieved, goal, strict=True)]
+    np.testing.assert_array_equal(own_reward(env, achieved, goal), paid)
     env.close()
+
+
+def test_a_pose_with_a_distance_of_ones_own_is_judged_over_all_of_it():
+    env = goal_env("HandManipulateBlock-v1", success_distance=0.1)
+    achieved, goal = poses(np.random.default_rng(0), 300)
+    expected = np.linalg.norm(achieved - goal, axis=1) < 0.1
+    np.testing.assert_array_equal(goals_of(env).reached(achieved, goal), expected)
+    env.close()
+
+
+def test_a_maze_counts_its_very_success_distance():
+    assert goals_of(make_env("PointMaze_UMaze-v3")).includes_boundary
+
+
+def test_a_distance_that_no_info_reports_is_that_of_the_measured_coordinates():
+    goals = Goals(0.5, measured=slice(0, 2))
+    state = {"achieved_goal": np.array([3.0, 4.0, 9.0]), "desired_goal": np.zeros(3)}
+    assert reported_distance({}, state, goals) == 5
+    assert reported_distance({"final_distance": 2.0}, state, goals) == 2
 
 
 @pytest.mark.parametrize(
@@ -93,6 +114,7 @@ def test_environments_of_every_family_have_goals(env_id, distance, measured):
     goals = goals_of(env)
     assert (goals.success_distance, goals.measured) == (distance, measured)
     assert pickle.loads(pickle.dumps(goals)) == goals
+    assert hash(pickle.loads(pickle.dumps(goals))) == hash(goals)
     env.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +14,7 @@ from rllib_odac.agent.objectives.base import (
     JudgedTransitions,
     RewardAndDiscount,
 )
-from rllib_odac.envs.goals import Goals
+from rllib_odac.envs.goals import Goals, own_reward
 
 if TYPE_CHECKING:
     from rllib_odac.config import ODACConfig
@@ -32,7 +33,7 @@ class HERObjective(DiscountedObjective):
         discount: γ.
         reward: "success" for the above, or "environment" for the environment's own
             `compute_reward`, whatever it pays.
-        make_env: Makes the environment that is asked for it.
+        make_env: Makes the environment that is asked for it; None if it has no `compute_reward`.
     """
 
     def __init__(
@@ -49,36 +50,38 @@ class HERObjective(DiscountedObjective):
             raise ValueError(f"success_distance is {goals.success_distance}, but must be positive.")
         self.goals = goals
         self.reward = reward
-        self._environment = None
-        if reward == "environment":
-            self._environment = None if make_env is None else make_env().unwrapped
-            if not hasattr(self._environment, "compute_reward"):
-                raise ValueError(
-                    "reward is 'environment', but must be 'success' for an environment that has "
-                    "no compute_reward."
-                )
+        if reward == "environment" and make_env is None:
+            raise ValueError(
+                "reward is 'environment', but must be 'success' for an environment that has no "
+                "compute_reward."
+            )
+        self._make_env = make_env
 
     @classmethod
     def settings(cls, config: ODACConfig) -> dict[str, Any]:
         asked = config.objective_settings.get("reward", "success")
         goals = config.goals if asked == "environment" else config.judged_goals
-        return super().settings(config) | {"goals": goals, "make_env": config.make_env}
+        make_env = config.make_env if config.environment_pays else None
+        return super().settings(config) | {"goals": goals, "make_env": make_env}
+
+    @cached_property
+    def _environment(self) -> Any:
+        assert self._make_env is not None
+        return self._make_env()
 
     def reward_and_discount(
         self, batch: JudgedTransitions, next_value: Tensor
     ) -> RewardAndDiscount:
         transitions = batch.transitions
         achieved, goal = transitions.next_achieved_goal, transitions.goal
-        if self._environment is None:
+        if self.reward == "success":
             reward = self.goals.reached(achieved, goal).to(next_value.dtype) - 1
         else:
-            paid = self._environment.compute_reward(
-                achieved.cpu().numpy(), goal.cpu().numpy(), [{}] * len(goal)
-            )
+            paid = own_reward(self._environment, achieved.cpu().numpy(), goal.cpu().numpy())
             reward = torch.as_tensor(paid, dtype=next_value.dtype, device=goal.device)
         return self.discounted(reward, transitions.terminated)
 
     def value_bounds(self, max_log_prob: float) -> tuple[float | None, float | None]:
         # Rewards for success are at most 0 and the KL is not negative. From below there is no
         # bound: with the KL's weight the value can be lower than −1/(1−γ).
-        return None, 0.0 if self._environment is None else None
+        return None, 0.0 if self.reward == "success" else None
