@@ -13,9 +13,9 @@ demo: $(VENV)/.installed
 		--evaluate-every 500 --out runs/demo
 	@$(PY) -m rllib_odac.cli evaluate runs/demo/checkpoint_final --video runs/demo/solved.mp4
 
-# One queue of tests. Each worker starts one Ray for all of its tests and waits for it more than it
-# computes, so that three of them keep two cores busy.
-PYTEST = $(PY) -m pytest --numprocesses 3 --dist loadfile --durations 25
+# One queue of tests, the long ones first. Each worker starts one Ray for all of its tests and waits
+# for it more than it computes, so that three of them keep two cores busy.
+PYTEST = $(PY) -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations 25
 test: lint
 	@$(PYTEST) -m "not slow"
 

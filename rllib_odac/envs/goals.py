@@ -161,8 +161,8 @@ def reported_distance(
     """(...) distance to the goal: what the info says, or else that of the measured coordinates."""
     if "final_distance" in infos:
         return np.asarray(infos["final_distance"])
-    distance = goals.distance(observation["achieved_goal"], observation["desired_goal"])
-    return np.asarray(distance)
+    way = observation["achieved_goal"] - observation["desired_goal"]
+    return np.asarray(np.linalg.norm(way[..., goals.measured], axis=-1))
 
 
 def own_reward(env: Any, achieved: NDArray[Any], goal: NDArray[Any]) -> NDArray[Any]:

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 
 from tests.made_up import read_scalars
-from tests.system.commands import BOX, SMALL, odac, odac_process, start_odac, wait_for
+from tests.system.commands import BOX, odac, odac_process, start_odac, wait_for
 
 pytestmark = pytest.mark.system
 
@@ -247,8 +247,8 @@ def test_a_terminal_shows_a_progress_bar(tmp_path):
 
 
 def test_stop_success_ends_a_run_early(tmp_path):
-    arguments = ["FetchReach-v4", "--steps", 6000, "--stop-success", 0.01, "--evaluate-every", 500]
-    odac("train", *arguments, *SMALL, "--out", tmp_path / "run")
+    until = ["--steps", 6000, "--stop-success", 0.01, "--evaluate-every", 500]
+    odac("train", *BOX, *until, "--out", tmp_path / "run")
     _, summary = read_run(tmp_path / "run")
     assert summary["env_steps"] < 6000
     assert summary["success_rate"] >= 0.01
