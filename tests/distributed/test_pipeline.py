@@ -115,6 +115,7 @@ def test_synchronous_runs_can_be_repeated(ray_cluster):
     assert all(np.array_equal(runs[0][1][name], runs[1][1][name]) for name in runs[0][1])
 
 
+@pytest.mark.slow
 def test_sampling_survives_an_env_runner_that_is_killed(ray_cluster):
     algorithm = small_config().env_runners(num_env_runners=2).build_algo()
     algorithm.train()

@@ -229,6 +229,7 @@ def spoil_rewards(learner: ODACTorchLearner, index):
         )
 
 
+@pytest.mark.slow
 def test_exploration_goals_reach_every_env_runner(ray_cluster):
     # in step, so that all are told the same at the same time
     config = small_config(exploration_goals="rare", asynchronous=False)

@@ -69,6 +69,7 @@ def success_rate(steps=8000, **settings):
     return result["success_rate"]
 
 
+@pytest.mark.slow
 def test_hindsight_flips_the_right_bits(ray_cluster):
     assert success_rate(objective="her") >= 0.8
 

@@ -48,6 +48,7 @@ def test_an_own_objective(run):
     assert run("own_objective.py", "--steps", 600)[-1].startswith("600 steps: ")
 
 
+@pytest.mark.slow
 def test_resuming(run):
     first, second, result = run("resume.py", "--steps", 600)  # asserts that nothing differs
     assert first.endswith(": 600 steps, 50 updates")

@@ -69,6 +69,7 @@ def test_a_signal_stops_with_a_checkpoint_and_says_how_to_go_on(tmp_path, number
     assert summary["updates"] == int((summary["env_steps"] - 500) * 0.1)
 
 
+@pytest.mark.slow
 def test_a_second_signal_stops_at_once(tmp_path):
     process, children = start(tmp_path / "run", "--num-env-runners", "1")
     process.send_signal(signal.SIGTERM)
