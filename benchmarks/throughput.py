@@ -53,9 +53,10 @@ from stable_baselines3.common.logger import Logger
 from torch import Tensor
 from update_profile import profile_update
 
-from rllib_odac import GoalEpisode, ODACConfig, losses, make_env
+from rllib_odac import GoalEpisode, ODACConfig, make_env
 from rllib_odac.agent.batch import Batch, make_batches
 from rllib_odac.learner import UPDATES_PER_DRAW, ODACTorchLearner
+from rllib_odac.maths import losses
 
 BATCH, HIDDEN, STEPS = 256, (256, 256), 50
 RATIOS = [

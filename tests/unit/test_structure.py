@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -145,3 +146,25 @@ def test_a_violation_would_be_found(tmp_path):
     )
     assert upward(graph(package)) == []
     assert circle(graph(package)) == []
+
+
+def test_benchmarks_examples_and_configurations_import_what_there_is():
+    """They are run by hand, so that nothing else would say that a name is gone."""
+    root = PACKAGE.parent
+    files = [
+        p
+        for folder in ("benchmarks", "examples", "tune_configs")
+        for p in (root / folder).glob("*.py")
+    ]
+    assert len(files) > 20
+    missing = []
+    for file in files:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("rllib_odac"):
+                module = importlib.import_module(node.module)
+                for name in node.names:
+                    if not hasattr(module, name.name) and not importlib.util.find_spec(
+                        f"{node.module}.{name.name}"
+                    ):
+                        missing.append(f"{file.name}: {node.module}.{name.name}")
+    assert not missing
