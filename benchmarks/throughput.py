@@ -145,7 +145,7 @@ def draw_batches(learner: ODACTorchLearner, count: int) -> list[Batch]:
     generators = (learner.replay.generator, learner._noise)
     states = [generator.get_state() for generator in generators]
     draw = learner.replay.sample(count * BATCH)
-    batches = make_batches(learner.networks, draw, BATCH, learner._noise)
+    batches = make_batches(learner.networks, [draw], BATCH, learner._noise)
     for generator, state in zip(generators, states, strict=True):
         generator.set_state(state)
     return batches

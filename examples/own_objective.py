@@ -41,7 +41,7 @@ class SoftReach(DiscountedObjective):
         transitions = batch.transitions
         distance = (transitions.next_achieved_goal - transitions.goal).norm(dim=-1)
         reward = torch.exp(-0.5 * (distance / self.width).square()) - 1
-        return self.discounted(reward, transitions.terminated)
+        return self.discounted(reward)
 
     def value_bounds(self, max_log_prob: float) -> tuple[float | None, float | None]:
         """Rewards are never positive, so neither is a value."""

@@ -135,7 +135,17 @@ class ODACConfig(AlgorithmConfig, Settings):
             )
         validate_relabelling(self.relabelling)
         validate_exploration_goals(self.exploration_goals)
-        self.build_objective()
+        if self.target_critics is not None and self.target_critics > self.num_critics:
+            raise ValueError(
+                f"target_critics is {self.target_critics}, but must be at most num_critics, "
+                f"{self.num_critics}."
+            )
+        objective = self.build_objective()
+        if self.target_steps > 1 and objective.auxiliary is not None:
+            raise ValueError(
+                f"target_steps is {self.target_steps}, but must be 1 for an objective that learns "
+                "a reward or a bound of its own."
+            )
 
     def check_environment(self) -> None:
         """Makes the environment once and checks that it is a goal environment ODAC can learn.
@@ -167,7 +177,14 @@ class ODACConfig(AlgorithmConfig, Settings):
 
     def make_env(self, render_mode: str | None = None) -> gym.Env[Any, Any]:
         """Makes one environment of this configuration."""
-        return make_env(self.env_specifier(), render_mode=render_mode, **self.env_config)
+        return make_env(self.env_specifier(), render_mode=render_mode, **self.env_arguments)
+
+    @property
+    def env_arguments(self) -> dict[str, Any]:
+        """Keyword arguments of `make_env`: `env_config`, and what the objective asks for."""
+        if objective_class(self.objective).uses_time:
+            return dict(self.env_config) | {"shows_time": True}
+        return dict(self.env_config)
 
     @property
     def goals(self) -> Goals:
@@ -198,7 +215,7 @@ class ODACConfig(AlgorithmConfig, Settings):
     @property
     def _environment(self) -> tuple[Goals, int | None, bool, bool]:
         """Goals, horizon, whether Gymnasium can make it, whether it pays: made once."""
-        key = (self.env, repr(self.env_config))
+        key = (self.env, repr(self.env_arguments))
         if self._known_environment is not None and self._known_environment[0] == key:
             return self._known_environment[1]
         env = self.make_env()

@@ -22,19 +22,14 @@ from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
 from ray.rllib.env.env_runner import NUM_ENV_STEP_FAILURES_LIFETIME
 from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from ray.rllib.utils.annotations import override
-from ray.rllib.utils.metrics import (
-    ENV_RESET_TIMER,
-    ENV_STEP_TIMER,
-    SAMPLE_TIMER,
-    WEIGHTS_SEQ_NO,
-)
+from ray.rllib.utils.metrics import ENV_RESET_TIMER, ENV_STEP_TIMER, SAMPLE_TIMER, WEIGHTS_SEQ_NO
 
 from rllib_odac.agent.exploration import ExplorationGoalAssignment, HeldRandomActions
 from rllib_odac.envs import make_vector_env
-from rllib_odac.envs.goals import reported_distance, reported_success
+from rllib_odac.envs.goals import Goals, reported_distance, reported_success
 from rllib_odac.ray_compat import was_restarted
 from rllib_odac.replay.episodes import COLUMNS, Array, GoalEpisode, OpenEpisodes
-from rllib_odac.replay.exploration_goals import ExplorationGoals, validate_exploration_goals
+from rllib_odac.replay.exploration_goals import validate_exploration_goals
 
 TRAINING_SEEDS = 2**31  # training uses environment seeds below, held-out goals those from here on
 RUNNER_STATE = "goal_env_runner"
@@ -62,10 +57,9 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         self._failures = 0  # of the environment, without a whole episode in between
         self._open: OpenEpisodes | None = None
         self._observation: dict[str, Array] = {}
-        mixture = validate_exploration_goals(config.exploration_goals)
-        self._own_goal_share = mixture.get(ExplorationGoals.ENVIRONMENT, 0.0)
+        self._goal_sources = validate_exploration_goals(config.exploration_goals)
         self._exploration_goals: Array | None = None  # (M, G) that episodes may be given
-        self._goals = ExplorationGoalAssignment(0, 0, self._own_goal_share)
+        self._goals = ExplorationGoalAssignment(0, 0, self._goal_sources, Goals())
         self._random_actions = HeldRandomActions(0, 0, config.random_action_steps)
 
     @override(SingleAgentEnvRunner)
@@ -75,7 +69,7 @@ class GoalEnvRunner(SingleAgentEnvRunner):
                 self.env.close()
         config = self.config
         self.num_envs = config.num_envs_per_env_runner
-        self.env = make_vector_env(config.env_specifier(), self.num_envs, **config.env_config)
+        self.env = make_vector_env(config.env_specifier(), self.num_envs, **config.env_arguments)
         space = self.env.single_action_space
         self._action_low, self._action_high = space.low, space.high
         self._action_range = space.high - space.low
@@ -168,11 +162,17 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         action_dim, goal_dim = len(self._action_low), observation["desired_goal"].shape[-1]
         steps = self.config.random_action_steps
         self._random_actions = HeldRandomActions(self.num_envs, action_dim, steps)
-        self._goals = ExplorationGoalAssignment(self.num_envs, goal_dim, self._own_goal_share)
-        self._goals.choose(np.ones(self.num_envs, bool), self._exploration_goals, self.rng)
-        self._observation = self._goals.applied_to(observation)
+        self._goals = ExplorationGoalAssignment(
+            self.num_envs, goal_dim, self._goal_sources, self.config.goals
+        )
+        self._observation = self._with_goals(np.ones(self.num_envs, bool), observation)
         self._open = OpenEpisodes(self._observation, action_dim)
         self._needs_initial_reset = False
+
+    def _with_goals(self, begins: Array, observation: dict[str, Array]) -> dict[str, Array]:
+        achieved = observation["achieved_goal"]
+        self._goals.choose(begins, achieved, self._exploration_goals, self.rng)
+        return self._goals.applied_to(observation)
 
     def set_exploration_goals(self, goals: Array) -> None:
         """Takes goals (N, G) that coming episodes may be given instead of the environment's own."""
@@ -190,9 +190,8 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         assert running is not None
         # The step after an episode's end is the vector environment's reset.
         begins = ~running.is_open
-        self._goals.choose(begins, self._exploration_goals, self.rng)
         self._random_actions.release(begins)
-        self._observation = self._goals.applied_to(observation)
+        self._observation = self._with_goals(begins, observation)
         ended = terminated | truncated
         if self._goals.is_assigned.any():
             # Reaching the environment's own goal is no terminal state where another is sought.
@@ -207,8 +206,7 @@ class GoalEnvRunner(SingleAgentEnvRunner):
             episodes.append(running.close(index, bool(terminated[index])))
             self._failures = 0
         if cut.any():  # the environment goes on; what follows is another episode to the replay
-            self._goals.choose(cut, self._exploration_goals, self.rng)
-            self._observation = self._goals.applied_to(observation)
+            self._observation = self._with_goals(cut, observation)
             running.show(self._observation)
         running.begin(begins | cut)
         return self.num_envs - int(np.count_nonzero(begins))

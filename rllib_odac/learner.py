@@ -84,6 +84,7 @@ class ODACTorchLearner(TorchLearner):
             seed=self._base_seed,
             auxiliary_goal=None if auxiliary is None else auxiliary.goal_source,
             discount=config.prior_discount,
+            candidates=config.relabel_candidates,
         )
         self._noise = torch.Generator(device=self._device)
         self._noise.manual_seed(self._base_seed + 1)
@@ -157,7 +158,9 @@ class ODACTorchLearner(TorchLearner):
         last = self.num_updates + num_updates
         while self.num_updates < last:
             count = min(UPDATES_PER_DRAW, last - self.num_updates)
-            draw = self.replay.sample(count * batch_size)
+            draw = self.replay.sample_steps(
+                count * batch_size, self.config.target_steps, self.networks.trivial_distance
+            )
             for batch in make_batches(self.networks, draw, batch_size, self._noise):
                 self.num_updates += 1
                 update = self._step(batch)
@@ -189,8 +192,6 @@ class ODACTorchLearner(TorchLearner):
         """The sum of the losses of an update, checked to be finite."""
         return self._guard.watch(self.num_updates, fwd_out, batch)
 
-    # RLlib regroups all gradients by optimizer twice an update; without clipping there is no need.
-
     @override(TorchLearner)
     def compute_gradients(
         self, loss_per_module: dict[str, Tensor], **kwargs: Any
@@ -203,14 +204,15 @@ class ODACTorchLearner(TorchLearner):
 
     @override(Learner)
     def postprocess_gradients(self, gradients_dict: dict[Any, Tensor]) -> dict[Any, Tensor]:
-        if self.config.grad_clip is None and not self.config.log_gradients:
-            return gradients_dict
-        return super().postprocess_gradients(gradients_dict)
+        return gradients_dict  # clipped below: RLlib takes one norm over all networks
 
     @override(TorchLearner)
     def apply_gradients(self, gradients_dict: dict[Any, Tensor]) -> None:
         for parameter, gradient in gradients_dict.items():
             parameter.grad = gradient
+        if self.config.grad_clip is not None:
+            for network in self.networks.children():
+                torch.nn.utils.clip_grad_norm_(network.parameters(), self.config.grad_clip)
         found_inf = self._guard.found_inf()
         for optimizer in self._named_optimizers.values():
             optimizer.found_inf = found_inf

@@ -34,7 +34,7 @@ from rllib_odac.declarations import (
 from rllib_odac.declarations import shown as shown  # noqa: PLC0414 (others import it from here)
 
 # The registry of objectives checks these two, for it knows which there are.
-NAMED_OBJECTIVE = Rule(lambda _: True, '"odac", "her", "sac", "discern" or "uvd"')
+NAMED_OBJECTIVE = Rule(lambda _: True, '"odac", "horizon", "her", "sac", "discern" or "uvd"')
 OBJECTIVE = Rule(lambda _: True, f"{NAMED_OBJECTIVE.words}, or a subclass of `Objective`")
 MAX_DISCOUNT = Rule(
     lambda v: v is None or v == "prior" or FRACTION.allows(v),
@@ -125,9 +125,23 @@ class UpdateSettings:
         (256, 256), WIDTHS, "widths of the hidden layers of every network", network=True
     )
     num_critics: int = setting(2, COUNT, "critics, whose minimum is used", network=True)
-    critic_layer_norm: bool = setting(False, SWITCH, "LayerNorm in the critics", network=True)
+    layer_norm: str = setting(
+        "none",
+        one_of("none", "critics", "all"),
+        "networks whose hidden layers have LayerNorm",
+        network=True,
+    )
+    target_critics: int | None = setting(
+        None,
+        COUNT.or_none(),
+        "critics of which a target takes the minimum, drawn at random",
+        network=True,
+    )
     lr: Any = setting(1e-3, RATE, "learning rate of Adam, for every network", mutable=True)
-    grad_clip: float | None = setting(None, POSITIVE.or_none(), "limit on all gradients' norm")
+    grad_clip: float | None = setting(
+        None, POSITIVE.or_none(), "limit on the norm of each network's gradients"
+    )
+    target_steps: int = setting(1, COUNT, "n, replayed steps that a critic's target is made of")
     tau: float = setting(0.05, POSITIVE_SHARE, "Polyak step of target networks", mutable=True)
     train_batch_size_per_learner: int = setting(256, COUNT, "transitions an update", mutable=True)
     updates_per_env_step: float = setting(0.5, NON_NEGATIVE, "updates for each environment step")
@@ -161,14 +175,18 @@ class ReplaySettings:
     relabel: str | Mapping[str, float] = setting(
         "auto", RELABEL, "where hindsight takes goals from"
     )
+    relabel_candidates: int = setting(
+        1, COUNT, "draws of a transition and hindsight goal, until it is not reached already"
+    )
 
 
 @_group
 class ExplorationSettings:
     """Exploration.
 
-    Training episodes go for the goals of the "environment", for states "achieved" so far, or for
-    the "rare" ones of these, which few others are near. Evaluation takes the environment's.
+    Training episodes go for the goals of the "environment", for states "achieved" so far, for the
+    "rare" ones of these, which few others are near, or for the "near" ones: the nearest of some of
+    these that an episode does not begin at. Evaluation takes the environment's.
     """
 
     num_initial_random_steps: int = setting(

@@ -31,7 +31,9 @@ def make_transitions(goal, **columns):
     """Transitions with the columns given, the others being zeros."""
     size, zeros = len(goal), torch.zeros_like(goal)
     no = torch.zeros(size, dtype=torch.bool)
-    defaults = {name: zeros for name in Transitions._fields if name != "auxiliary_goal"}
+    defaults = {
+        name: zeros for name in Transitions._fields if name not in ("auxiliary_goal", "within")
+    }
     return Transitions(**defaults | {"goal": goal, "terminated": no, "relabelled": no} | columns)
 
 
@@ -48,8 +50,10 @@ def make_batch(transitions, state_action=None, auxiliary_noise=None):
     """A batch whose inputs are zeros but for those given."""
     size = len(transitions.goal)
     zeros = torch.zeros(size, 1)
-    inputs = Inputs(zeros, zeros, zeros if state_action is None else state_action, zeros, zeros)
-    return Batch(transitions, inputs, torch.zeros(2, size, 1), auxiliary_noise)
+    state_action = zeros if state_action is None else state_action
+    inputs = Inputs(zeros, zeros, state_action, zeros, zeros, zeros)
+    noise = torch.zeros(2, size, 1)
+    return Batch(transitions, inputs, noise, auxiliary_noise=auxiliary_noise)
 
 
 def make_learner(**settings):

@@ -8,7 +8,15 @@ With the same --runs, the runs of ODAC are those of paper_comparison.py.
 
 from rllib_odac.experiments.study import Study
 
-TASKS = ("box2d", "ant", "sawyer_push", "fetch_push", "sawyer_window", "sawyer_faucet")
+TASKS = (
+    "box2d",
+    "ant",
+    "sawyer_push",
+    "metaworld_push",
+    "fetch_push",
+    "sawyer_window",
+    "sawyer_faucet",
+)
 QUICK = ("box2d", "fetch_reach")  # minutes, so five seeds
 # At the defaults, as the other methods; `fetch_reach.json` has what a sweep over ODAC's found.
 FETCH_REACH = {"env": "FetchReach-v4", "steps": 6000, "evaluate_every": 500}

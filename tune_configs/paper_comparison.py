@@ -8,7 +8,15 @@ Each method runs with its task's settings, which were tuned for ODAC, but for wh
 
 from rllib_odac.experiments.study import Study
 
-TASKS = ("box2d", "ant", "sawyer_push", "fetch_push", "sawyer_window", "sawyer_faucet")
+TASKS = (
+    "box2d",
+    "ant",
+    "sawyer_push",
+    "metaworld_push",
+    "fetch_push",
+    "sawyer_window",
+    "sawyer_faucet",
+)
 QUICK = ("box2d", "fetch_reach")  # minutes, so five seeds
 # At the defaults, as the other methods; `fetch_reach.json` has what a sweep over ODAC's found.
 FETCH_REACH = {"env": "FetchReach-v4", "steps": 6000, "evaluate_every": 500}

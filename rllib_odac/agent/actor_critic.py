@@ -36,7 +36,8 @@ class ActorCritic(nn.Module):
         hidden: Widths of the hidden layers of every network.
         kl_weight: Weight of KL(π‖p) in the value, or "auto" to learn it.
         num_critics: E.
-        critic_layer_norm: Whether the critics' hidden layers are normalised.
+        layer_norm: Whose hidden layers are normalised: "none", those of "critics" or of "all".
+        target_critics: M, of which the target takes the minimum; None for all E.
         dynamics_distribution: "laplace" or "gaussian".
         dynamics_min_scale: Floor of the density's scale, in goal scales.
         dynamics_background: Weight ε of the density's uniform background.
@@ -60,7 +61,8 @@ class ActorCritic(nn.Module):
         hidden: Sequence[int],
         kl_weight: float | str,
         num_critics: int = 2,
-        critic_layer_norm: bool = False,
+        layer_norm: str = "none",
+        target_critics: int | None = None,
         dynamics_distribution: str = "laplace",
         dynamics_min_scale: float = 0.01,
         dynamics_background: float = 0.05,
@@ -72,6 +74,8 @@ class ActorCritic(nn.Module):
         super().__init__()
         self.goal_dim = goal_dim
         self.action_dim = action_dim
+        self.num_critics = num_critics
+        self.num_target_critics = min(target_critics or num_critics, num_critics)
         self.min_scale = dynamics_min_scale
         state_dim = observation_dim + goal_dim
         self.observation_normalizer = RunningNormalizer(observation_dim)
@@ -79,7 +83,8 @@ class ActorCritic(nn.Module):
         self.register_buffer("goal_center", torch.zeros(goal_dim))
         self.register_buffer("goal_scale", torch.ones(()))
         self.register_buffer("goal_scale_known", torch.zeros((), dtype=torch.bool))
-        self.policy = SquashedGaussianPolicy(state_dim + goal_dim, action_dim, hidden)
+        everywhere = layer_norm == "all"
+        self.policy = SquashedGaussianPolicy(state_dim + goal_dim, action_dim, hidden, everywhere)
         if isinstance(kl_weight, str):  # "auto"
             self.log_kl_weight = nn.Parameter(torch.tensor(math.log(INITIAL_KL_WEIGHT)))
         else:
@@ -89,7 +94,7 @@ class ActorCritic(nn.Module):
             return
         critics = [
             CriticEnsemble(
-                state_dim + goal_dim + action_dim, hidden, num_critics, critic_layer_norm
+                state_dim + goal_dim + action_dim, hidden, num_critics, layer_norm != "none"
             )
             for _ in range(2)
         ]
@@ -104,6 +109,7 @@ class ActorCritic(nn.Module):
             background=dynamics_background,
             learned=learn_dynamics,
             fixed_scale=fixed_dynamics_scale,
+            layer_norm=everywhere,
         )
         self.max_log_prob = self.dynamics.max_log_prob
         self.auxiliary = (

@@ -17,14 +17,21 @@ from torch import Tensor, nn
 from rllib_odac.maths.losses import LOG_2
 
 LOG_STD_RANGE = (-5.0, 2.0)
+STD_FLOOR = 1e-4  # of normalised features, in their units
 
 
-def mlp(sizes: Sequence[int]) -> nn.Sequential:
-    """Linear layers with ReLU between them: sizes = [inputs, hidden..., outputs]."""
+def mlp(sizes: Sequence[int], layer_norm: bool = False) -> nn.Sequential:
+    """Linear layers with ReLU between them: sizes = [inputs, hidden..., outputs].
+
+    With `layer_norm` each hidden layer is normalised before its ReLU.
+    """
     layers: list[nn.Module] = []
-    for inputs, outputs in pairwise(sizes):
-        layers += [nn.Linear(inputs, outputs), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers[:-1])
+    for inputs, outputs in pairwise(sizes[:-1]):
+        layers.append(nn.Linear(inputs, outputs))
+        if layer_norm:
+            layers.append(nn.LayerNorm(outputs))
+        layers.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]))
 
 
 class SquashedGaussianPolicy(nn.Module):
@@ -34,11 +41,14 @@ class SquashedGaussianPolicy(nn.Module):
         input_dim: Width of the normalised input.
         action_dim: A.
         hidden: Widths of the hidden layers.
+        layer_norm: Normalise each hidden layer before its ReLU.
     """
 
-    def __init__(self, input_dim: int, action_dim: int, hidden: Sequence[int]) -> None:
+    def __init__(
+        self, input_dim: int, action_dim: int, hidden: Sequence[int], layer_norm: bool = False
+    ) -> None:
         super().__init__()
-        self.net = mlp([input_dim, *hidden, 2 * action_dim])
+        self.net = mlp([input_dim, *hidden, 2 * action_dim], layer_norm)
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation before the squashing, each (B, A)."""
@@ -96,6 +106,13 @@ class CriticEnsemble(nn.Module):
         # A ParameterList looks each of them up by name, at every pass.
         layers = zip(self.weights, self.biases, strict=True)
         self._layers: list[tuple[Tensor, Tensor]] = list(layers)
+        self.gains = nn.ParameterList()
+        self.shifts = nn.ParameterList()
+        if layer_norm:
+            for width in hidden:
+                self.gains.append(nn.Parameter(torch.ones(num_critics, 1, width)))
+                self.shifts.append(nn.Parameter(torch.zeros(num_critics, 1, width)))
+        self._norms: list[tuple[Tensor, Tensor]] = list(zip(self.gains, self.shifts, strict=True))
 
     def forward(self, inputs: Tensor, actions: Tensor, frozen: bool = False) -> Tensor:
         """Values of all critics.
@@ -109,9 +126,10 @@ class CriticEnsemble(nn.Module):
         Returns:
             (E, B) values.
         """
-        layers = self._layers
+        layers, norms = self._layers, self._norms
         if frozen:
             layers = [(weight.detach(), bias.detach()) for weight, bias in layers]
+            norms = [(gain.detach(), shift.detach()) for gain, shift in norms]
         weight, bias = layers[0]
         if frozen:  # apart, or the gradient of the inputs would be computed, only to be dropped
             weights = torch.split(weight, [inputs.shape[-1], actions.shape[-1]], dim=1)
@@ -120,33 +138,38 @@ class CriticEnsemble(nn.Module):
         else:
             both = torch.cat([inputs, actions], dim=-1)
             hidden = torch.baddbmm(bias, self._for_each(both), weight)
-        for weight, bias in layers[1:-1]:
-            hidden = torch.baddbmm(bias, self._activate(hidden), weight)
+        for index, (weight, bias) in enumerate(layers[1:-1]):
+            hidden = torch.baddbmm(bias, _activate(hidden, norms, index), weight)
         weight, bias = layers[-1]
         # Sums, since libraries of matrix products are several times slower at a single column.
-        values = (self._activate(hidden) * weight.transpose(1, 2)).sum(-1)
+        values = (_activate(hidden, norms, len(layers) - 2) * weight.transpose(1, 2)).sum(-1)
         return values + bias.squeeze(-1)
 
     def _for_each(self, inputs: Tensor) -> Tensor:
         return inputs.expand(self.num_critics, *inputs.shape)
 
-    def _activate(self, hidden: Tensor) -> Tensor:
-        if self.layer_norm:
-            hidden = F.layer_norm(hidden, hidden.shape[-1:])
-        return F.relu(hidden, inplace=True)
+
+def _activate(hidden: Tensor, norms: Sequence[tuple[Tensor, Tensor]], index: int) -> Tensor:
+    """ReLU of a hidden layer (E, B, H), after its LayerNorm where there are `norms`."""
+    if norms:
+        gain, shift = norms[index]
+        hidden = torch.addcmul(shift, F.layer_norm(hidden, hidden.shape[-1:]), gain)
+    return F.relu(hidden, inplace=True)
 
 
 class GoalDynamics(nn.Module):
     """p_ψ(φ(s') | s, a): where the achieved goal is after one step.
 
     A factorised density around φ(s) + a learned displacement, of a learned scale between
-    `min_scale` and one, mixed with a small uniform background over the goal space:
+    `min_scale` and one, mixed with a background m, a density of goals whatever the state is:
 
-        p = (1 − ε) · Π_i Laplace(φ'_i; φ_i + μ_i(s, a), b_i(s, a)) + ε · U
+        p = (1 − ε) · Π_i Laplace(φ'_i; φ_i + μ_i(s, a), b_i(s, a)) + ε · m(φ')
+        m(g) = Π_i Laplace(g_i; 0, 1)
 
-    All in units of the goal scale. The background makes log p flat where the goal is far. A plain
-    Laplace log-likelihood falls with distance for ever, which is a dense distance reward under
-    which an arm learns not to touch an object, since a touch can only move it away.
+    All in goal scales, from the centre of goals. Of one goal m is the same for every state and
+    action, so that log p is flat where the goal is far. A plain Laplace log-likelihood falls with
+    distance for ever, which is a dense distance reward under which an arm learns not to touch an
+    object, since a touch can only move it away.
 
     Args:
         input_dim: Width of the normalised input (state and action, no goal).
@@ -154,9 +177,10 @@ class GoalDynamics(nn.Module):
         hidden: Widths of the hidden layers.
         distribution: "laplace" or "gaussian".
         min_scale: Floor of the scale b (σ), in goal scales: how sharp "reached" is.
-        background: ε, the weight of the uniform background; 0 turns it off.
+        background: ε, the weight of the background; 0 turns it off.
         learned: False fixes μ = 0 and b = fixed_scale, the paper's ablation "fixed p̂_d".
         fixed_scale: The scale used when nothing is learned, in goal scales.
+        layer_norm: Normalise each hidden layer before its ReLU.
     """
 
     def __init__(
@@ -170,13 +194,14 @@ class GoalDynamics(nn.Module):
         background: float = 0.05,
         learned: bool = True,
         fixed_scale: float = 0.05,
+        layer_norm: bool = False,
     ) -> None:
         super().__init__()
         self.goal_dim = goal_dim
         self.distribution = distribution
         self.background = background
         self.log_min_scale = math.log(min_scale if learned else fixed_scale)
-        self.net = mlp([input_dim, *hidden, 2 * goal_dim]) if learned else None
+        self.net = mlp([input_dim, *hidden, 2 * goal_dim], layer_norm) if learned else None
 
     @property
     def is_learned(self) -> bool:
@@ -191,22 +216,36 @@ class GoalDynamics(nn.Module):
         displacement, scale = self.net(inputs).chunk(2, dim=-1)
         return displacement, self.log_min_scale * torch.sigmoid(scale)
 
-    def log_prob(self, delta: Tensor, log_scale: Tensor) -> Tensor:
-        """log p of a deviation from the mean, in nats, as a density in goal scales.
+    def log_prob(self, goal: Tensor, delta: Tensor, log_scale: Tensor) -> Tensor:
+        """log p of goals, in nats, as a density in goal scales.
 
         Args:
+            goal: (..., G) from the centre of goals, in goal scales.
             delta: (..., G) goal − φ(s) − μ, in goal scales.
             log_scale: (..., G) log b.
 
         Returns:
-            (...) log-density, at least log(ε U) and at most `max_log_prob`.
+            (...) log-density, at least log(ε m(goal)) and at most `max_log_prob`.
         """
         standard = delta * torch.exp(-log_scale)
         if self.distribution == "laplace":
             log_prob = -(standard.abs() + log_scale) - LOG_2
         else:
             log_prob = -(0.5 * standard.square() + log_scale) - 0.5 * math.log(2 * math.pi)
-        return self._mix(log_prob.sum(-1))
+        log_prob = log_prob.sum(-1)
+        if self.background == 0.0:
+            return log_prob
+        log_background = math.log(self.background) - self.goal_dim * LOG_2 - goal.abs().sum(-1)
+        return torch.logaddexp(log_prob + math.log1p(-self.background), log_background)
+
+    def log_prob_of_staying(self, goal: Tensor, to_goal: Tensor) -> Tensor:
+        """log p of a goal (B, G) for a state that stays where it is, at the floor of the scale.
+
+        Args:
+            goal: (B, G) as of `log_prob`.
+            to_goal: (B, G) goal − φ(s), in goal scales.
+        """
+        return self.log_prob(goal, to_goal, torch.full_like(to_goal, self.log_min_scale))
 
     def central_probability(self, delta: Tensor, log_scale: Tensor) -> Tensor:
         """Probability of the central interval that ends where a deviation lies, in [0, 1).
@@ -227,17 +266,8 @@ class GoalDynamics(nn.Module):
     def max_log_prob(self) -> float:
         """Largest value that `log_prob` can take: no value function can exceed it."""
         at_the_mean = torch.zeros(self.goal_dim, dtype=torch.float64)
-        return float(self.log_prob(at_the_mean, at_the_mean + self.log_min_scale))
-
-    def _mix(self, log_prob: Tensor) -> Tensor:
-        if self.background == 0.0:
-            return log_prob
-        # The goal space is a cube of two goal scales a side: goals are uniform in it or denser.
-        log_background = math.log(self.background) - self.goal_dim * LOG_2
-        return torch.logaddexp(
-            log_prob + math.log1p(-self.background),
-            log_prob.new_full((), log_background),  # filled there: a copy to a GPU would wait
-        )
+        log_scale = at_the_mean + self.log_min_scale
+        return float(self.log_prob(at_the_mean, at_the_mean, log_scale))
 
 
 class RunningNormalizer(nn.Module):
@@ -280,7 +310,7 @@ class RunningNormalizer(nn.Module):
         variance = (self.squares / self.count - mean.square()).clamp_min(0)
         self.mean.copy_(mean)
         # A constant feature has nothing to scale; without the floor its noise would be blown up.
-        self.std.copy_(torch.where(variance > 1e-8, variance.sqrt(), torch.ones_like(variance)))
+        self.std.copy_((variance + STD_FLOOR**2).sqrt())
 
     def forward(self, values: Tensor) -> Tensor:
         """Normalises (..., dim) values."""

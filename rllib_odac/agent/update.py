@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rllib_odac.agent.actor_critic import ActorCritic
-from rllib_odac.agent.batch import Batch
+from rllib_odac.agent.batch import Batch, FollowingStep
 from rllib_odac.agent.objectives.base import JudgedTransitions, Objective, RewardAndDiscount
 from rllib_odac.maths.losses import (
     action_prior_kl,
@@ -33,7 +33,8 @@ class Predictions(NamedTuple):
 
     Attributes:
         q_values: (E, B) Q(s, a, g) of the replayed actions.
-        policy_q: (B,) min_i Q_i of fresh actions at s, differentiable to the policy alone.
+        policy_q: (B,) min_i Q_i of fresh actions at s, differentiable to the policy alone; the mean
+            where targets draw their critics.
         policy_kl: (B,) one-sample KL(π‖p) at s.
         kl_weight: () constant.
         log_prob_next: (B,) log p_ψ(φ(s') | s, a) of what was reached.
@@ -88,15 +89,22 @@ def compute_update(networks: ActorCritic, objective: Objective, batch: Batch) ->
     # halves, although only the actions at s have a gradient.
     with torch.no_grad():
         next_actions, next_log_prob = networks.policy.sample(inputs.next_state_goal, next_noise)
-        next_q = networks.target_critic(inputs.next_state_goal, next_actions).amin(0)
+        next_q = networks.target_critic(inputs.next_state_goal, next_actions)
+        if batch.target_critics is not None:
+            next_q = next_q[batch.target_critics]
+        next_q = next_q.amin(0)
         next_kl = action_prior_kl(next_log_prob, next_actions)
     actions, log_prob = networks.policy.sample(inputs.state_goal, noise)
-    policy_q = networks.critic(inputs.state_goal, actions, frozen=True).amin(0)
+    policy_q = networks.critic(inputs.state_goal, actions, frozen=True)
+    # The minimum of many critics would be too pessimistic: their mean, as in REDQ.
+    policy_q = policy_q.amin(0) if batch.target_critics is None else policy_q.mean(0)
     policy_kl = action_prior_kl(log_prob, actions)
     q_values = networks.critic(inputs.state_goal, transitions.actions)
     mean, log_scale = networks.dynamics(inputs.state_action)
-    outcomes = torch.stack([inputs.displacement, inputs.goal_offset])
-    log_prob_next, log_prob_goal = networks.dynamics.log_prob(outcomes - mean, log_scale)
+    to_goal = inputs.goal_offset - inputs.displacement  # g − φ(s')
+    outcomes = torch.stack([inputs.goal - to_goal, inputs.goal])
+    ways = torch.stack([inputs.displacement, inputs.goal_offset])
+    log_prob_next, log_prob_goal = networks.dynamics.log_prob(outcomes, ways - mean, log_scale)
     log_prob_goal = log_prob_goal.detach()
     auxiliary = (
         None
@@ -118,6 +126,9 @@ def compute_update(networks: ActorCritic, objective: Objective, batch: Batch) ->
             networks.goal_scale,
             None if auxiliary is None else auxiliary.reward,
         )
+        next_value = value_ahead(
+            networks, objective, batch, judged, next_value, kl_weight * next_kl
+        )
         backup = objective.reward_and_discount(judged, next_value)
         target = bellman_target(backup.reward, backup.discount, next_value)
 
@@ -138,6 +149,41 @@ def compute_update(networks: ActorCritic, objective: Objective, batch: Batch) ->
         q_values, policy_q, policy_kl, kl_weight, log_prob_next, log_scale.detach(), next_value
     )
     return Update(losses, target, backup, predictions)
+
+
+def value_ahead(
+    networks: ActorCritic,
+    objective: Objective,
+    batch: Batch,
+    judged: JudgedTransitions,
+    last_value: Tensor,
+    kl_cost: Tensor,
+) -> Tensor:
+    """(B,) V(s', g) as the steps that follow say, which may be none, and terminal states.
+
+    Args:
+        networks: The actor-critic.
+        objective: Which gives reward and discount.
+        batch: B transitions and the steps that follow.
+        judged: The same transitions, judged.
+        last_value: (B,) value of the state after the last of these steps.
+        kl_cost: (B,) what acting costs a step, in nats.
+    """
+    goal, last = batch.inputs.goal, batch.last
+    place = last if isinstance(last, FollowingStep) else batch.inputs
+    stay = networks.dynamics.log_prob_of_staying(goal, place.goal_offset - place.displacement)
+    staying = judged._replace(transitions=last.transitions.staying(), log_prob_goal=stay)
+    staying_value = objective.value_of_staying(staying)
+    value = torch.where(last.transitions.terminated, staying_value, last_value)
+    for step in reversed(batch.following):
+        mean, log_scale = networks.dynamics(step.state_action)
+        log_prob = networks.dynamics.log_prob(goal, step.goal_offset - mean, log_scale)
+        further = judged._replace(transitions=step.transitions, log_prob_goal=log_prob)
+        backup = objective.reward_and_discount(further, value)
+        further_value = bellman_target(backup.reward, backup.discount, value) - kl_cost
+        within = step.transitions.within
+        value = further_value if within is None else torch.where(within, further_value, value)
+    return value
 
 
 @torch.no_grad()

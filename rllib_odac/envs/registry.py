@@ -21,6 +21,7 @@ import gymnasium as gym
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from rllib_odac.envs.headless import gl_error, set_headless_gl
+from rllib_odac.envs.time import ShowsTime
 
 EnvLike: TypeAlias = str | Callable[..., gym.Env[Any, Any]]
 _Env = TypeVar("_Env", gym.Env[Any, Any], VectorEnv[Any, Any, Any])
@@ -45,12 +46,17 @@ OWN_ENVS: dict[str, dict[str, Any]] = {
         "disable_env_checker": True,
     },
     **{
-        f"odac/Sawyer{task}-v0": {
-            "entry_point": f"rllib_odac.envs.sawyer:Sawyer{task}Env",
+        f"odac/{task}-v0": {
+            "entry_point": f"rllib_odac.envs.sawyer:{task}Env",
             "max_episode_steps": 150,
             "disable_env_checker": True,
         }
-        for task in ("Push", "Faucet", "Window")
+        for task in ("SawyerFaucet", "SawyerWindow", "MetaWorldPush")
+    },
+    "odac/SawyerPush-v0": {
+        "entry_point": "rllib_odac.envs.sawyer_push:SawyerPushEnv",
+        "max_episode_steps": 100,
+        "disable_env_checker": True,
     },
 }
 
@@ -86,13 +92,16 @@ def known_env_ids() -> list[str]:
     return [*OWN_ENVS, *sorted(e for e in goal_envs if "Dense-v" not in e)]
 
 
-def make_env(env: EnvLike, render_mode: str | None = None, **kwargs: Any) -> gym.Env[Any, Any]:
+def make_env(
+    env: EnvLike, render_mode: str | None = None, shows_time: bool = False, **kwargs: Any
+) -> gym.Env[Any, Any]:
     """Make one goal environment.
 
     Args:
         env: an id such as "odac/Box2D-v0", "FetchReach-v4" or "module:FetchReach-v4", where the
             module is imported first, or a callable that returns an environment.
         render_mode: passed on if it is not None; "rgb_array" also calls `set_headless_gl`.
+        shows_time: whether its `observation` ends with the time; see `ShowsTime`.
         **kwargs: passed to the environment; for an id also `max_episode_steps`.
 
     Returns:
@@ -103,7 +112,8 @@ def make_env(env: EnvLike, render_mode: str | None = None, **kwargs: Any) -> gym
             arguments, or it is no goal environment with continuous actions.
         RuntimeError: MuJoCo finds no OpenGL library to render with.
     """
-    return _checked(make_any_env(env, render_mode, **kwargs), env_name(env))
+    made = _checked(make_any_env(env, render_mode, **kwargs), env_name(env))
+    return ShowsTime(made) if shows_time else made
 
 
 def make_any_env(env: EnvLike, render_mode: str | None = None, **kwargs: Any) -> gym.Env[Any, Any]:
@@ -120,7 +130,9 @@ def make_any_env(env: EnvLike, render_mode: str | None = None, **kwargs: Any) ->
     return made
 
 
-def make_vector_env(env: EnvLike, num_envs: int, **kwargs: Any) -> VectorEnv[Any, Any, Any]:
+def make_vector_env(
+    env: EnvLike, num_envs: int, shows_time: bool = False, **kwargs: Any
+) -> VectorEnv[Any, Any, Any]:
     """Make `num_envs` copies of a goal environment that step together.
 
     An environment that registered a vector form of its own is made in that form, any other one as
@@ -129,6 +141,7 @@ def make_vector_env(env: EnvLike, num_envs: int, **kwargs: Any) -> VectorEnv[Any
     Args:
         env: as for `make_env`.
         num_envs: number of copies.
+        shows_time: as for `make_env`; no vector form of an environment's own shows it.
         **kwargs: as for `make_env`, `render_mode` among them.
 
     Returns:
@@ -143,9 +156,10 @@ def make_vector_env(env: EnvLike, num_envs: int, **kwargs: Any) -> VectorEnv[Any
     name = env_name(env)
     with _explained(name, kwargs):
         env_id = _registered(env) if isinstance(env, str) else None
-        if env_id is not None and gym.registry[env_id].vector_entry_point is not None:
+        native = env_id is not None and gym.registry[env_id].vector_entry_point is not None
+        if env_id is not None and native and not shows_time:
             return _checked(gym.make_vec(env_id, num_envs, **kwargs), name)
-        makers = [partial(make_env, env, **kwargs)] * num_envs
+        makers = [partial(make_env, env, shows_time=shows_time, **kwargs)] * num_envs
         return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
 
 

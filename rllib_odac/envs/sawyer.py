@@ -78,7 +78,7 @@ class SawyerEnv(GoalEnv, EzPickle):
             high = np.concatenate([high + self._hand_at_goal, high])
         rounding = 1e-3
         super().__init__(
-            _simulator(task, render_mode),
+            make_simulator(task, render_mode),
             desired_goal_space=gym.spaces.Box(
                 (low - rounding).astype(np.float32), (high + rounding).astype(np.float32)
             ),
@@ -125,12 +125,7 @@ class SawyerEnv(GoalEnv, EzPickle):
         raise NotImplementedError
 
     def _show_goal(self, goal: FloatArray) -> None:
-        robot: Any = self.simulator
-        robot._target_pos = goal[-3:].astype(np.float64)
-        for name, place in robot._target_site_config:  # the faucet has a second one, to be hidden
-            mark = robot.model.site(name)
-            mark.pos, mark.size, mark.rgba = place, MARK_SIZE, MARK
-            robot.data.site(name).xpos = place  # until the next step finds it in the model
+        show_goal(self.simulator, goal[-3:])
 
     def _at_joint(self, joint: str, position: float) -> NDArray[Any]:
         """Where the object would be with its joint at `position`; leaves the robot as it is."""
@@ -148,8 +143,8 @@ class SawyerEnv(GoalEnv, EzPickle):
         return self._object(raw)
 
 
-class SawyerPushEnv(SawyerEnv):
-    """`odac/SawyerPush-v0`: push a puck to a place on the table.
+class MetaWorldPushEnv(SawyerEnv):
+    """`odac/MetaWorldPush-v0`: push a puck to a place on the table, from above and with a gripper.
 
     Puck uniform in x ± 0.1, y 0.6 to 0.7, goal in x ± 0.1, y 0.8 to 0.9, at least 0.15 m apart;
     reached within 0.05 m.
@@ -264,7 +259,7 @@ class SawyerWindowEnv(_TwoWayEnv):
     }
 
 
-def _simulator(task: str, render_mode: str | None) -> gym.Env[Any, Any]:
+def make_simulator(task: str, render_mode: str | None) -> gym.Env[Any, Any]:
     """Meta-World's environment `task` without its reward, drawing from its own seeded generator."""
     from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 
@@ -297,6 +292,15 @@ def _simulator(task: str, render_mode: str | None) -> gym.Env[Any, Any]:
     robot.seeded_rand_vec = True
     robot.seed(int(np.random.SeedSequence().generate_state(1)[0]))
     return robot  # type: ignore[no-any-return]
+
+
+def show_goal(simulator: Any, place: ArrayLike) -> None:
+    """Marks a place (3,) in the picture of a simulator."""
+    simulator._target_pos = np.array(place, dtype=np.float64)
+    for name, where in simulator._target_site_config:  # the faucet has a second one, to be hidden
+        mark = simulator.model.site(name)
+        mark.pos, mark.size, mark.rgba = where, MARK_SIZE, MARK
+        simulator.data.site(name).xpos = where  # until the next step finds it in the model
 
 
 def _quaternion(matrix: NDArray[Any]) -> NDArray[Any]:

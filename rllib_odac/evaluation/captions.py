@@ -81,7 +81,7 @@ def calibration(distribution: str) -> Caption:
         part = "N(φ'_i; φ_i + μ_i(s, a), σ_i(s, a)²)"
     return Caption(
         "Is the model right about the next step?",
-        f"p(φ(s') | s, a) = (1 − ε) Π_i {part} + ε U",
+        f"p(φ(s') | s, a) = (1 − ε) Π_i {part} + ε m(φ')",
         "Left: by how much the achieved goal changes in a step, predicted against realised; on the "
         "line is right. Right: the share of realised values inside the predicted central "
         "intervals. On the line the scale is honest. Above it the scale is wider than it need be, "

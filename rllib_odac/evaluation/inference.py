@@ -105,7 +105,8 @@ def _infer_rows(
         # These take part in the auxiliary loss, not in what is asked for here.
         repeated = repeated._replace(auxiliary_goal=goal)
         auxiliary_noise = torch.zeros_like(goal)
-    batch = Batch(repeated, prepare(networks, repeated), noise, auxiliary_noise)
+    inputs = prepare(networks, repeated)
+    batch = Batch(repeated, inputs, noise, auxiliary_noise=auxiliary_noise)
     update = compute_update(networks, objective, batch)
     predictions, backup = update.predictions, update.backup
     quantities = {

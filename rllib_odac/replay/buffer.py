@@ -38,6 +38,8 @@ class GoalReplay:
         auxiliary_goal: Where a further goal of each transition comes from, or None for no such
             goal. Any strategy but "own".
         discount: γ of the strategy "discounted".
+        candidates: Draws of a transition and its hindsight goal, of which the first whose goal is
+            not reached already is kept.
 
     Raises:
         ValueError: On a size below one or probabilities that do not sum to one.
@@ -54,8 +56,10 @@ class GoalReplay:
         seed: int | None = None,
         auxiliary_goal: RelabelStrategy | None = None,
         discount: float = 0.95,
+        candidates: int = 1,
     ) -> None:
         sizes = {
+            "candidates": candidates,
             "capacity": capacity,
             "observation_dim": observation_dim,
             "goal_dim": goal_dim,
@@ -69,6 +73,7 @@ class GoalReplay:
         self.relabel = validate_relabelling(relabel)
         self.auxiliary_goal = auxiliary_goal
         self.discount = discount
+        self.candidates = candidates
         self.generator = torch.Generator(device=self.device)
         if seed is not None:
             self.generator.manual_seed(seed)
@@ -174,22 +179,35 @@ class GoalReplay:
         self._next_entry += steps
         self._num_transitions += steps
 
-    def sample(self, batch_size: int) -> Transitions:
-        """Draws transitions uniformly, with replacement, and a goal for each.
+    def sample(self, batch_size: int, reached_distance: float | Tensor = 0.0) -> Transitions:
+        """Draws transitions alone, as `sample_steps`."""
+        return self.sample_steps(batch_size, 1, reached_distance)[0]
+
+    def sample_steps(
+        self, batch_size: int, num_steps: int, reached_distance: float | Tensor = 0.0
+    ) -> list[Transitions]:
+        """Draws transitions uniformly, with replacement, a goal for each, and what followed.
+
+        With several `candidates` those whose hindsight goal is reached already are drawn again.
+        Step k of the list is k steps after the first; where the episode is shorter it is its last
+        one once more.
 
         Args:
             batch_size: B.
+            num_steps: Steps of each, at least 1.
+            reached_distance: Distance of φ(s) and g below which it is, in the environment's units.
 
         Raises:
             ValueError: If the buffer is empty.
         """
         if self._num_transitions == 0:
             raise ValueError("The replay is empty: add an episode before sampling.")
-        fraction = self._random(4, batch_size)
+        fraction = self._random(4, self.candidates * batch_size)
         entry = self._draw_entry(fraction[0])
         row, first, last = self._row[entry], self._first[entry], self._last[entry]
 
-        strategy = torch.bucketize(fraction[1], self._thresholds, right=True)
+        strategy = torch.bucketize(fraction[1, :batch_size], self._thresholds, right=True)
+        strategy = strategy.repeat(self.candidates)
         goal_row = last
         for index, name in enumerate(RelabelStrategy):
             if self.relabel.get(name, 0.0) == 0.0 or name == RelabelStrategy.OWN:
@@ -197,18 +215,22 @@ class GoalReplay:
             candidate = self._goal_row(name, row, first, last, fraction[2], fraction[3])
             goal_row = torch.where(strategy == index, candidate, goal_row)
         relabelled = strategy != list(RelabelStrategy).index(RelabelStrategy.OWN)
+        if self.candidates > 1:
+            way = self._achieved(goal_row) - self._achieved(row)
+            is_trivial = relabelled & (way.norm(dim=-1) < reached_distance)
+            chosen = _first_false(is_trivial.view(self.candidates, batch_size))
+            columns = (entry, row, first, last, goal_row, relabelled)
+            entry, row, first, last, goal_row, relabelled = (values[chosen] for values in columns)
 
-        slot = row % self.capacity
-        next_slot = (slot + 1).masked_fill_(slot == self.capacity - 1, 0)
-        observation, achieved_goal, desired_goal, actions = self._gather(slot)
-        next_observation, next_achieved_goal, _, _ = self._gather(next_slot)
+        observation, achieved_goal, desired_goal, actions = self._gather(row)
+        next_observation, next_achieved_goal, _, _ = self._gather(row + 1)
         goal = torch.where(relabelled.unsqueeze(-1), self._achieved(goal_row), desired_goal)
         auxiliary_goal = None
         if self.auxiliary_goal is not None:
             fractions = self._random(2, batch_size)
             auxiliary_row = self._goal_row(self.auxiliary_goal, row, first, last, *fractions)
             auxiliary_goal = self._achieved(auxiliary_row)
-        return Transitions(
+        drawn = Transitions(
             observation=observation,
             next_observation=next_observation,
             achieved_goal=achieved_goal,
@@ -219,6 +241,26 @@ class GoalReplay:
             relabelled=relabelled,
             auxiliary_goal=auxiliary_goal,
         )
+        steps = [drawn]
+        for number in range(1, num_steps):
+            further = torch.minimum(row + number, last - 1)
+            observation, achieved_goal, _, actions = self._gather(further)
+            next_observation, next_achieved_goal, _, _ = self._gather(further + 1)
+            # The entries of an episode's steps lie one behind the other.
+            ends = self._terminated[(entry + (further - row)) % self.capacity]
+            step = Transitions(
+                observation=observation,
+                next_observation=next_observation,
+                achieved_goal=achieved_goal,
+                next_achieved_goal=next_achieved_goal,
+                goal=goal,
+                actions=actions,
+                terminated=ends,
+                relabelled=relabelled,
+                within=row + number < last,
+            )
+            steps.append(step)
+        return steps
 
     def _goal_row(
         self,
@@ -266,8 +308,8 @@ class GoalReplay:
         fraction = self._random(1, count)[0]
         return self._achieved(self._row[self._draw_entry(fraction)] + 1)
 
-    def _gather(self, slot: Tensor) -> tuple[Tensor, ...]:
-        states = self._states.index_select(0, slot)
+    def _gather(self, row: Tensor) -> tuple[Tensor, ...]:
+        states = self._states.index_select(0, row % self.capacity)
         return torch.split(states, [values.shape[1] for values in self._columns.values()], dim=-1)
 
     def _draw_entry(self, fraction: Tensor) -> Tensor:
@@ -322,6 +364,13 @@ class GoalReplay:
             self.add(episode)
         if header["generator_device"] == self.device.type:
             self.generator.set_state(torch.from_numpy(arrays["generator"].copy()))
+
+
+def _first_false(flags: Tensor) -> Tensor:
+    """(B,) where each column of the flattened (C, B) flags has its first False, or else its end."""
+    count, width = flags.shape
+    leading = flags.long().cumprod(0).sum(0).clamp_max(count - 1)
+    return leading * width + torch.arange(width, device=flags.device)
 
 
 def _cut(

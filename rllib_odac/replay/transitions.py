@@ -25,6 +25,7 @@ class Transitions(NamedTuple):
         relabelled: (B,) bool, whether g is another goal than the episode's own.
         auxiliary_goal: (B, G) a further achieved goal of the same episode, where an objective's
             `Auxiliary` asks for one.
+        within: (B,) bool, of steps that follow others: whether the episode goes so far.
     """
 
     observation: Tensor
@@ -36,6 +37,13 @@ class Transitions(NamedTuple):
     terminated: Tensor
     relabelled: Tensor
     auxiliary_goal: Tensor | None = None
+    within: Tensor | None = None
+
+    def staying(self) -> Transitions:
+        """Transitions from each s' to itself, as those of a state that is never left."""
+        return self._replace(
+            observation=self.next_observation, achieved_goal=self.next_achieved_goal
+        )
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Transitions:
         """The same transitions, or others, with every column changed by a function."""

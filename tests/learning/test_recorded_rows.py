@@ -1,4 +1,4 @@
-"""The same seed gives the rows of version 0.1; `recorded/README.md` says how they were made."""
+"""The same seed gives the rows that were recorded; `recorded/README.md` says how."""
 
 from __future__ import annotations
 

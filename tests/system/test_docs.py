@@ -194,7 +194,7 @@ def test_the_readme_is_short_and_tells_the_success_that_was_measured():
         "Fetch Push": "fetch_push",
         "Sawyer Window": "sawyer_window",
         "Sawyer Faucet": "sawyer_faucet",
-        "Sawyer Push": "sawyer_push",
+        "Meta-World Push": "metaworld_push",
         "Ant": "ant",
     }
     rows = pd.read_csv(ROOT / "benchmarks" / "results" / "paper_comparison" / "results.csv")

@@ -43,7 +43,9 @@ def test_render_films_random_actions(tmp_path, env, arguments, name):
 
 @needs_gl
 @pytest.mark.filterwarnings("error::UserWarning")  # Gymnasium's for a render mode it does not know
-@pytest.mark.parametrize("name", ["Ant", "FetchPush", "SawyerPush", "SawyerFaucet", "SawyerWindow"])
+@pytest.mark.parametrize(
+    "name", ["Ant", "FetchPush", "SawyerPush", "MetaWorldPush", "SawyerFaucet", "SawyerWindow"]
+)
 def test_the_goal_is_in_the_picture(name):
     env = make_env(f"odac/{name}-v0", render_mode="rgb_array")
     space = env.observation_space["desired_goal"]

@@ -72,7 +72,7 @@ def test_what_is_missing_is_listed_with_its_command(monkeypatch):
     sawyer = rows["odac/SawyerPush-v0"]
     assert not sawyer["installed"]
     assert sawyer["install"] == 'pip install "rllib-odac[sawyer]"'
-    assert sawyer["horizon"] == 150
+    assert sawyer["horizon"] == 100
     assert rows["odac/Box2D-v0"]["installed"]
 
 

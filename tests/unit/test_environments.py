@@ -18,20 +18,22 @@ TASKS = {
     "ant_pose": ("odac/Ant-v0", {"goal": "pose"}),
     "fetch_push": ("odac/FetchPush-v0", {}),
     "fetch_push_hand": ("odac/FetchPush-v0", {"goal": "hand_object"}),
-    "sawyer_push": ("odac/SawyerPush-v0", {}),
-    "sawyer_push_object": ("odac/SawyerPush-v0", {"goal": "object"}),
+    "planar_push": ("odac/SawyerPush-v0", {}),
+    "sawyer_push": ("odac/MetaWorldPush-v0", {}),
+    "sawyer_push_object": ("odac/MetaWorldPush-v0", {"goal": "object"}),
     "faucet_open": ("odac/SawyerFaucet-v0", {"direction": "open"}),
     "faucet_close": ("odac/SawyerFaucet-v0", {"direction": "close", "goal": "object"}),
     "window_open": ("odac/SawyerWindow-v0", {"direction": "open"}),
     "window_close": ("odac/SawyerWindow-v0", {"direction": "close", "goal": "object"}),
 }
-GOAL_DIMS = {"box2d": 2, "ant": 2, "ant_pose": 15, "fetch_push_hand": 6, "sawyer_push": 6,
-             "faucet_open": 6, "window_open": 6}  # fmt: skip
+GOAL_DIMS = {"box2d": 2, "ant": 2, "ant_pose": 15, "fetch_push_hand": 6, "planar_push": 4,
+             "sawyer_push": 6, "faucet_open": 6, "window_open": 6}  # fmt: skip
 # d <= or d < the success distance, d measured over these coordinates
 SUCCESS = {
     "box2d": (slice(None), np.less),
     "ant": (slice(0, 2), np.less),
     "fetch": (slice(-3, None), np.less),
+    "planar": (slice(None), np.less),
     "sawyer": (slice(-3, None), np.less_equal),
     "faucet": (slice(-3, None), np.less_equal),
     "window": (slice(-3, -2), np.less_equal),
@@ -106,6 +108,8 @@ def test_success_and_distance_are_the_definitions(task):
     unwrapped = env.unwrapped
     part, compare = next(rule for prefix, rule in SUCCESS.items() if name.startswith(prefix))
     measured = slice(0, 2) if name.startswith(("ant", "box2d")) else slice(-3, None)
+    if name == "planar_push":
+        measured = slice(None)
     rng = np.random.default_rng(0)
     space = env.observation_space["desired_goal"]
     goals = rng.uniform(space.low, space.high, (500, *space.shape))
@@ -168,7 +172,7 @@ def test_vectorised_environments_make_the_same_first_episode():
 
 
 @pytest.mark.parametrize(("env_id", "setting"), [
-    ("odac/Ant-v0", "goal"), ("odac/FetchPush-v0", "goal"), ("odac/SawyerPush-v0", "goal"),
+    ("odac/Ant-v0", "goal"), ("odac/FetchPush-v0", "goal"), ("odac/MetaWorldPush-v0", "goal"),
     ("odac/SawyerFaucet-v0", "direction"), ("odac/SawyerWindow-v0", "goal"),
 ])  # fmt: skip
 def test_an_unknown_word_is_refused_with_those_that_are_known(env_id, setting):

@@ -49,18 +49,19 @@ def known_module():
     return module, learner.objective
 
 
-def known_log_prob(way):
-    """A Laplace of scale √0.01 around where one is, with its uniform tail."""
+def known_log_prob(goal, way):
+    """A Laplace of scale √0.01 around where one is, and one of scale 1 around the centre."""
     scale = 0.1
     laplace = np.prod(np.exp(-np.abs(way) / scale) / (2 * scale), axis=-1)
-    return np.log(0.95 * laplace + 0.05 * 0.25)
+    return np.log(0.95 * laplace + 0.05 * 0.25 * np.exp(-np.abs(goal).sum(-1)))
 
 
 def test_a_module_with_known_answers(known_module):
     batch = transitions(episode())
     found = infer(*known_module, batch)
     way = (batch.goal - batch.achieved_goal).numpy() / float(known_module[0].goal_scale)
-    log_prob = known_log_prob(way)
+    goal = known_module[0].normalize_goal(batch.goal).numpy()
+    log_prob = known_log_prob(goal, way)
     q = 1 / (1 + np.exp(-(1.5 - log_prob + math.log(9))))
     kl = q * np.log(q / 0.9) + (1 - q) * np.log((1 - q) / 0.1)
     expected = {
@@ -85,7 +86,8 @@ def test_fields_of_a_module_with_known_answers(known_module):
     np.testing.assert_allclose(field.fields["value"], 1.5, rtol=1e-5)
     x, y = np.meshgrid(field.x, field.y)
     way = (goal - np.stack([x, y], axis=-1)) / float(known_module[0].goal_scale)
-    log_prob = known_log_prob(way)
+    centred = known_module[0].normalize_goal(torch.tensor(goal).float()).numpy()
+    log_prob = known_log_prob(centred, way)
     np.testing.assert_allclose(field.fields["log_prob_goal"], log_prob, rtol=2e-4, atol=2e-5)
     row, column = np.unravel_index(field.fields["reward"].argmax(), (17, 17))
     assert (field.x[column], field.y[row]) == (1.0, -2.0)  # rows go along y

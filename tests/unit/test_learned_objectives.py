@@ -54,7 +54,7 @@ def test_losses_of_the_objective_move_nothing_else(ray_cluster, objective):
     algorithm.train()
     learner = algorithm.learner_group._learner
     module = learner.networks
-    [batch] = make_batches(module, learner.replay.sample(32), 32, torch.Generator())
+    [batch] = make_batches(module, [learner.replay.sample(32)], 32, torch.Generator())
     module.zero_grad()
     compute_update(module, learner.objective, batch).losses[LOSSES[objective]].backward()
     moved = {name for name, p in module.named_parameters() if p.grad is not None and p.grad.any()}

@@ -10,14 +10,13 @@ import torch
 from rllib_odac import ODACConfig
 from rllib_odac.agent.objectives import HERObjective, ODACObjective, SACObjective, make_objective
 from rllib_odac.envs.goals import Goals
-from rllib_odac.maths.losses import bellman_target, soft_bellman_target
+from rllib_odac.maths.losses import bellman_target, bernoulli_kl, soft_bellman_target
 from tests.made_up import judge
 
 
-def make_batch(log_prob_goal, terminated=False):
+def make_batch(log_prob_goal):
     log_prob_goal = torch.tensor(log_prob_goal)
-    ends = torch.full_like(log_prob_goal, terminated, dtype=torch.bool)
-    return judge(torch.zeros(len(ends), 2), log_prob_goal, terminated=ends)
+    return judge(torch.zeros(len(log_prob_goal), 2), log_prob_goal)
 
 
 def target_of(objective, batch, next_value):
@@ -50,13 +49,23 @@ def test_limited_discount_is_a_lower_bound_of_the_free_one():
 
 
 @pytest.mark.parametrize("learn_discount", [True, False])
-@pytest.mark.parametrize("max_discount", [None, 0.9])
-def test_nothing_follows_a_terminal_state(learn_discount, max_discount):
+@pytest.mark.parametrize("max_discount", [None, 0.95, 0.9])
+def test_staying_for_ever_is_worth_what_one_step_of_it_says(learn_discount, max_discount):
     objective = ODACObjective(0.95, learn_discount, max_discount)
-    batch, next_value = make_batch([-2.0], terminated=True), torch.tensor([123.0])
-    backup = objective.reward_and_discount(batch, next_value)
-    assert float(backup.discount) == 0
-    assert float(backup.reward) == pytest.approx(-2.0 + math.log(0.05), abs=1e-5)
+    stay = torch.tensor([-2.0, 7.0, -1e4])
+    value = objective.value_of_staying(make_batch([-2.0, 7.0, -1e4]))
+    if learn_discount and max_discount == 0.9:  # as from any q_Δ but the optimal one: a lower value
+        assert (value < stay).all()
+        value += bernoulli_kl(torch.tensor(math.log(9.0)), 0.95) / 0.1
+    assert torch.allclose(value, stay, atol=1e-5)
+
+
+@pytest.mark.parametrize("objective", [HERObjective(Goals(0.05), 0.9), SACObjective(0.9)])
+def test_a_discounted_reward_is_paid_for_ever_where_nothing_is_left(objective):
+    goal = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
+    batch = judge(goal, next_achieved_goal=torch.zeros(2, 2))
+    value = objective.value_of_staying(batch)
+    assert value.tolist() == pytest.approx([0.0, -10.0])
 
 
 def test_values_cannot_exceed_the_densitys_maximum():
@@ -71,12 +80,11 @@ def test_hindsight_pays_minus_one_until_the_goal_is_reached():
     batch = judge(
         torch.tensor([[0.0, 0.04], [0.0, 0.06], [0.0, 0.04], [1.0, 0.0]]),
         next_achieved_goal=torch.tensor([[0.0, 0.0], [0.03, 0.03], [0.04, 0.0], [0.0, 0.0]]),
-        terminated=torch.tensor([False, False, False, True]),
     )
     objective = HERObjective(Goals(0.05), discount=0.9)
     next_value = torch.tensor([-2.0, -2.0, 0.0, -2.0])
     target = target_of(objective, batch, next_value)
-    assert target.tolist() == pytest.approx([-1.8, -1.8, -1.0, -10.0])
+    assert target.tolist() == pytest.approx([-1.8, -1.8, -1.0, -2.8])
     assert objective.value_bounds(7.0) == (None, 0.0)
 
 
@@ -115,13 +123,12 @@ def test_sac_is_told_the_objects_distance_and_the_hands_from_it():
         goal_scale=2.0,
         next_observation=torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.5, 7.0]]),  # hand x, object x
         next_achieved_goal=torch.tensor([[9.0, 0.0, 0.0], [9.0, 0.0, 0.0]]),
-        terminated=torch.tensor([False, True]),
     )
     objective = SACObjective(
         0.9, Goals(measured=slice(1, 3), hand_object=(slice(0, 1), slice(1, 2)))
     )
     target = target_of(objective, batch, torch.tensor([-1.0, -1.0]))
-    assert target.tolist() == pytest.approx([-(5 + 1) / 2 - 0.9, -0.5 / 2 / 0.1])
+    assert target.tolist() == pytest.approx([-(5 + 1) / 2 - 0.9, -0.5 / 2 - 0.9])
     assert objective.value_bounds(7.0) == (None, 0.0)
 
 

@@ -150,9 +150,7 @@ def test_an_auxiliary_goal_leaves_the_rest_of_a_batch_as_it_is():
         replay.add(_episode(steps, number))
         with_final.add(_episode(steps, number))
     batch, more = replay.sample(500), with_final.sample(500)
-    assert all(
-        torch.equal(ours, theirs) for ours, theirs in zip(batch[:-1], more[:-1], strict=True)
-    )
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(batch[:8], more[:8], strict=True))
     number, final_time = more.auxiliary_goal.unbind(-1)
     assert torch.equal(number, more.observation[:, 0])
     assert torch.equal(final_time, torch.tensor([3.0, 20.0, 7.0])[number.long()])
@@ -174,6 +172,42 @@ def test_only_a_terminal_state_makes_a_transition_terminal():
     assert torch.equal(batch.terminated, last)
 
 
+def test_steps_follow_each_other_as_far_as_the_episode_goes():
+    replay = make_replay(40)
+    steps = [9, 12, 3, 8, 7]  # the ring goes round, and the first one is gone
+    for number, length in enumerate(steps):
+        replay.add(_episode(length, number, terminated=number % 2 == 0))
+    first, *following = replay.sample_steps(3000, 4)
+    length = torch.tensor(steps)[first.observation[:, 0].long()]
+    time = first.observation[:, 1]
+    for k, step in enumerate(following, 1):
+        check_batch(step, {1, 2, 3, 4})
+        expected = torch.minimum(time + k, length - 1)
+        assert torch.equal(step.observation[:, 0], first.observation[:, 0])
+        assert torch.equal(step.observation[:, 1], expected)
+        assert torch.equal(step.within, time + k < length)
+        assert torch.equal(step.goal, first.goal)
+        ends = (expected == length - 1) & (first.observation[:, 0] % 2 == 0)
+        assert torch.equal(step.terminated, ends)
+    assert first.within is None
+
+
+def test_a_goal_that_is_reached_already_is_drawn_again():
+    replay = GoalReplay(1000, 3, 2, 2, {"future": 0.8, "own": 0.2}, seed=0, candidates=6)
+    still = _episode(40, 0)
+    still.achieved_goal[:-4] = still.achieved_goal[0]  # it moves in its last steps alone
+    replay.add(still)
+    batch = replay.sample(20_000, reached_distance=0.5)
+    reached = (batch.goal - batch.achieved_goal).norm(dim=-1) < 0.5
+    alone = replay.sample(20_000)  # at a distance of zero no goal is reached
+    once = ((alone.goal - alone.achieved_goal).norm(dim=-1) < 0.5)[alone.relabelled].double().mean()
+    assert 0.5 < once < 0.9
+    assert reached[batch.relabelled].double().mean() == pytest.approx(float(once) ** 6, abs=0.02)
+    assert abs(batch.relabelled.double().mean() - 0.8) < 0.01
+    own = batch.observation[~batch.relabelled][:, 1]
+    assert abs(own.mean() - 19.5) < 0.8  # as they come
+
+
 def test_save_and_load_give_the_same_batches_and_contents(tmp_path):
     replay = make_replay(70, seed=3)
     for number, steps in enumerate([30, 10, 30, 5, 12, 21]):
@@ -186,7 +220,7 @@ def test_save_and_load_give_the_same_batches_and_contents(tmp_path):
     assert (len(other), other.num_states) == (len(replay), replay.num_states)
     for _ in range(3):
         ours, theirs = replay.sample(500), other.sample(500)
-        assert all(torch.equal(a, b) for a, b in zip(ours[:-1], theirs[:-1], strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(ours[:8], theirs[:8], strict=True))
         replay.add(_episode(13, 50))
         other.add(_episode(13, 50))
     assert not list(tmp_path.glob("*.partial"))

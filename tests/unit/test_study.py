@@ -181,7 +181,7 @@ def test_yaml_and_python_say_the_same(tmp_path):
 @pytest.mark.parametrize(
     ("name", "seeds"),
     [
-        *(("paper_comparison.py", 25), ("paper_ablation.py", 25), ("uniform_tail.yaml", 3)),
+        *(("paper_comparison.py", 28), ("paper_ablation.py", 28), ("uniform_tail.yaml", 3)),
         *(("pipeline.yaml", 5), ("swept_fetch_reach.yaml", 5)),
     ],
 )

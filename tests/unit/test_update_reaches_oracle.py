@@ -9,6 +9,7 @@ and not its noise.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from rllib_odac.agent.actor_critic import ActorCritic
 from rllib_odac.agent.batch import Batch, Inputs
-from rllib_odac.agent.objectives import ODACObjective
+from rllib_odac.agent.objectives import HorizonObjective, Objective, ODACObjective
 from rllib_odac.agent.update import compute_update
 from rllib_odac.maths.tabular import TabularODAC
 from rllib_odac.replay.transitions import Transitions
@@ -72,8 +73,11 @@ class TableDynamics(nn.Module):
         log_prob = self.logits.log_softmax(-1)[state, action]
         return torch.zeros(len(state), 1, dtype=torch.int64), log_prob
 
-    def log_prob(self, outcomes: Tensor, log_prob: Tensor) -> Tensor:
+    def log_prob(self, goals: Tensor, outcomes: Tensor, log_prob: Tensor) -> Tensor:
         return torch.stack([log_prob.gather(-1, outcome).squeeze(-1) for outcome in outcomes])
+
+    def log_prob_of_staying(self, goal: Tensor, to_goal: Tensor) -> Tensor:
+        return torch.where(to_goal == 0, 0.0, -50.0).squeeze(-1)
 
 
 class Tables(nn.Module):
@@ -93,10 +97,15 @@ class Tables(nn.Module):
         self.register_buffer("goal_scale", torch.ones(()))
 
 
-def all_transitions(mdp: TabularODAC) -> Batch:
-    """Every state and action, with successors in shares that are their probabilities."""
+def all_transitions(mdp: TabularODAC, terminal: Collection[int] = ()) -> Batch:
+    """Every state and action, with successors in shares that are their probabilities.
+
+    Terminal states end an episode: nothing is seen of what follows.
+    """
     rows = []
     for state, action in np.ndindex(mdp.transitions.shape[:2]):
+        if state in terminal:
+            continue
         counts = np.round(COPIES * mdp.transitions[state, action]).astype(int)
         np.testing.assert_allclose(counts / COPIES, mdp.transitions[state, action])
         rows += [(state, action, s) for s in np.repeat(np.arange(len(counts)), counts)]
@@ -104,13 +113,15 @@ def all_transitions(mdp: TabularODAC) -> Batch:
     no = torch.zeros(len(rows), dtype=torch.bool)
     goal = torch.full_like(state, mdp.goal)
     mixture = (2.0 * action - 1).double().unsqueeze(-1)
-    columns = (state, successor, state, successor, goal, mixture, no, no)
+    ends = torch.isin(successor, torch.tensor(list(terminal), dtype=torch.int64))
+    columns = (state, successor, state, successor, goal, mixture, ends, no)
     inputs = Inputs(
         state_goal=state,
         next_state_goal=successor,
         state_action=torch.stack([state, action], -1),
         displacement=successor.unsqueeze(-1),  # the table's mean is zero: places as they are
         goal_offset=goal.unsqueeze(-1),
+        goal=goal.unsqueeze(-1),
     )
     return Batch(Transitions(*columns), inputs, torch.zeros(2, len(rows), 1))
 
@@ -122,10 +133,41 @@ class Learned:
     log_prob_goal: np.ndarray
 
 
-def learn(mdp: TabularODAC) -> Learned:
+def learn(mdp: TabularODAC, terminal: Collection[int] = ()) -> Learned:
+    """The infinite horizon, from every transition."""
+    batch, objective = all_transitions(mdp, terminal), ODACObjective(mdp.prior_discount)
+    return minimise(objective, batch, len(mdp.transitions), mdp.goal)
+
+
+def learn_by(mdp: TabularODAC, horizon: int) -> Learned:
+    """The horizon T, from every transition at every time; a state's number is t S + s."""
+    size, batch = len(mdp.transitions), all_transitions(mdp)
+    times = torch.arange(horizon).repeat_interleave(len(batch.transitions.observation))
+    state, successor, mixture = (
+        column.repeat(horizon, *[1] * (column.dim() - 1))
+        for column in (*batch.transitions[:2], batch.transitions.actions)
+    )
+    state, successor = state + times * size, successor + (times + 1) * size
+    no = torch.zeros(len(times), dtype=torch.bool)
+    goal = torch.full_like(state, horizon * size + mdp.goal)
+    seen = [torch.stack([s, t / horizon], -1) for s, t in ((state, times), (successor, times + 1))]
+    inputs = Inputs(
+        state_goal=state,
+        next_state_goal=successor,
+        state_action=torch.stack([state, ((mixture.squeeze(-1) + 1) / 2).long()], -1),
+        displacement=successor.unsqueeze(-1),
+        goal_offset=goal.unsqueeze(-1),
+        goal=goal.unsqueeze(-1),
+    )
+    transitions = Transitions(*seen, state, successor, goal, mixture, no, no)
+    noise = torch.zeros(2, len(times), 1)
+    last = (horizon + 1) * size
+    return minimise(HorizonObjective(), Batch(transitions, inputs, noise), last, goal[0].item())
+
+
+def minimise(objective: Objective, batch: Batch, num_states: int, goal: int) -> Learned:
     """Minimises the summed loss of `compute_update` with Adam."""
-    tables, batch = Tables(len(mdp.transitions)), all_transitions(mdp)
-    objective = ODACObjective(mdp.prior_discount)
+    tables = Tables(num_states)
     learning_rates = [
         {"params": [tables.policy.logit, tables.critic.table], "lr": 0.1},
         {"params": [tables.dynamics.logits], "lr": 1.0},
@@ -139,14 +181,14 @@ def learn(mdp: TabularODAC) -> Learned:
         optimizer.step()
         schedule.step()
     with torch.no_grad():
-        states = torch.arange(len(mdp.transitions))
+        states = torch.arange(num_states)
         actions, log_prob = tables.policy.sample(states, states)
         q_value = tables.critic(states, actions).amin(0)
         second = (1 + actions.squeeze(-1)) / 2
         return Learned(
             value=(q_value - log_prob - math.log(2)).numpy(),
             policy=torch.stack([1 - second, second], -1).numpy(),
-            log_prob_goal=tables.dynamics.logits.log_softmax(-1)[..., mdp.goal].numpy(),
+            log_prob_goal=tables.dynamics.logits.log_softmax(-1)[..., goal].numpy(),
         )
 
 
@@ -169,6 +211,28 @@ def slippery() -> TabularODAC:
     forward = [[0.1, 0.8, 0.0, 0.1], [0.0, 0.0, 0.6, 0.4], [0.5, 0.5, 0.0, 0.0], [0.2, 0, 0, 0.8]]
     careful = [[1.0, 0.0, 0.0, 0.0], [0.9, 0.1, 0.0, 0.0], [0.0, 0.0, 0.6, 0.4], [0.0, 0, 0, 1.0]]
     return TabularODAC(np.stack([forward, careful], axis=1), 2, 0.9)
+
+
+def drifting() -> TabularODAC:
+    """Stochastic: every state may follow every other one."""
+    first = [[0.5, 0.3, 0.2], [0.1, 0.1, 0.8], [0.4, 0.4, 0.2]]
+    second = [[0.1, 0.8, 0.1], [0.6, 0.2, 0.2], [0.2, 0.1, 0.7]]
+    return TabularODAC(np.stack([first, second], axis=1), 2, 0.9)
+
+
+def race() -> TabularODAC:
+    """Two states on the way, then the goal or a fall, both of which are never left."""
+    hasty = [[0, 0.4, 0.4, 0.2], [0, 0, 0.7, 0.3]]
+    careful = [[0.3, 0.6, 0.1, 0.0], [0.5, 0.2, 0.2, 0.1]]
+    ends = [[0, 0, 1, 0], [0, 0, 0, 1]]
+    return TabularODAC(np.stack([[*hasty, *ends], [*careful, *ends]], axis=1), 2, 0.9)
+
+
+def one_step() -> TabularODAC:
+    """Every step ends the episode, in one of three states that are never left."""
+    first = [[0, 0.5, 0.5, 0.0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
+    second = [[0, 0.1, 0.2, 0.7], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
+    return TabularODAC(np.stack([first, second], axis=1), 1, 0.9)
 
 
 def test_tables_have_the_interface_of_the_networks() -> None:
@@ -204,3 +268,29 @@ def test_a_goal_that_cannot_be_reached() -> None:
     assert learned.value[2] < -10.0
     np.testing.assert_allclose(learned.value[:2], exact.value[:2], rtol=0.0, atol=1e-2)
     np.testing.assert_allclose(learned.policy[:2], exact.policy[:2], rtol=0.0, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("mdp", "terminal"),
+    [(race(), {2}), (race(), {3}), (race(), {2, 3}), (one_step(), {1, 2, 3})],
+    ids=["on success", "on a fall", "on both", "at every step"],
+)
+def test_ending_an_episode_changes_no_value(mdp: TabularODAC, terminal: set[int]) -> None:
+    learned, exact = learn(mdp, terminal), mdp.solve(per_sample=True)
+    seen = [state for state in range(len(mdp.transitions)) if state not in terminal and state != 3]
+    np.testing.assert_allclose(learned.value[seen], exact.value[seen], rtol=0.0, atol=1e-2)
+    np.testing.assert_allclose(learned.policy[seen], exact.policy[seen], rtol=0.0, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("mdp", "horizon"),
+    [(corridor(), 4), (scattered(1), 3), (slippery(), 1), (drifting(), 3)],
+    ids=["corridor", "scattered", "slippery", "drifting"],
+)
+def test_a_known_time(mdp: TabularODAC, horizon: int) -> None:
+    learned, exact = learn_by(mdp, horizon), mdp.solve(horizon=horizon)
+    size = len(mdp.transitions)
+    likely = exact.value > -20  # tables of logarithms do not get to −inf
+    assert likely.any()
+    np.testing.assert_allclose(learned.value[:size][likely], exact.value[likely], rtol=0, atol=0.02)
+    assert (learned.value[:size][~likely] < -8).all()

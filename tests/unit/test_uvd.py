@@ -195,17 +195,16 @@ def test_bound_is_clamped():
     assert (bound >= 0).all()
 
 
-def test_every_coordinate_counts_and_terminal_states_pay_for_ever():
+def test_every_coordinate_counts():
     objective = UVDObjective(Goals(0.05), discount=0.9)
     batch = judge(
         torch.tensor([[0.0, 0.04], [0.0, 0.08], [0.0, 1.0], [0.01, 0.0]]),
         next_achieved_goal=torch.tensor([[0.0, 0.0], [0.03, 0.03], [0.04, 0.0], [0.0, 0.0]]),
-        terminated=torch.tensor([False, False, True, True]),
     )
     next_value = torch.full((4,), 2.0)
     backup = objective.reward_and_discount(batch, next_value)
     target = bellman_target(backup.reward, backup.discount, next_value)
-    assert target.tolist() == pytest.approx([2.8, 1.8, 0.0, 10.0])
+    assert target.tolist() == pytest.approx([2.8, 1.8, 1.8, 2.8])
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from rllib_odac.agent.objectives.base import (
 )
 from rllib_odac.agent.objectives.discern import DISCERNObjective
 from rllib_odac.agent.objectives.her import HERObjective
+from rllib_odac.agent.objectives.horizon import HorizonObjective
 from rllib_odac.agent.objectives.odac import ODACObjective
 from rllib_odac.agent.objectives.sac import SACObjective
 from rllib_odac.agent.objectives.uvd import UVDObjective
@@ -21,6 +22,7 @@ from rllib_odac.settings import shown
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "odac": ODACObjective,
+    "horizon": HorizonObjective,
     "her": HERObjective,
     "sac": SACObjective,
     "discern": DISCERNObjective,
@@ -34,6 +36,7 @@ __all__ = [
     "DISCERNObjective",
     "DiscountedObjective",
     "HERObjective",
+    "HorizonObjective",
     "JudgedTransitions",
     "ODACObjective",
     "Objective",

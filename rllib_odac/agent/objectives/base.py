@@ -55,6 +55,7 @@ class Objective(ABC):
 
     Attributes:
         uses_dynamics: Whether the reward needs p_ψ; else the model is not learned.
+        uses_time: Whether observations must end with the time; see `envs.time.ShowsTime`.
         relabel: Probabilities of the strategies by which goals are relabelled, unless the
             configuration gives others.
         auxiliary: What is learned besides actor, critics and model; None for nothing.
@@ -63,6 +64,7 @@ class Objective(ABC):
     """
 
     uses_dynamics: ClassVar[bool] = False
+    uses_time: ClassVar[bool] = False
     relabel: ClassVar[Mapping[str, float]] = {"future": 0.8, "own": 0.2}
     auxiliary: Auxiliary | None = None
     reward_is_local: bool = True
@@ -79,9 +81,23 @@ class Objective(ABC):
         """Reward and discount of each transition; called without gradients.
 
         Args:
-            batch: B transitions. Those with `transitions.terminated` must get a discount of zero.
-            next_value: (B,) V̂(s', g) of the target networks, within `value_bounds`.
+            batch: B transitions.
+            next_value: (B,) V̂(s', g) of the target networks, within `value_bounds`, or that of
+                staying at s' for ever where it is a terminal state.
         """
+
+    def value_of_staying(self, batch: JudgedTransitions) -> Tensor:
+        """(B,) value of a state that is never left, such as a terminal one; without gradients.
+
+        Each further step is a transition from it to itself, at no cost of acting. Its value solves
+        V = r + discount · V. Under the optimal q_Δ that is log p of staying: V and log p weigh the
+        same, so that q_Δ is its prior. Under a constant discount it is r / (1 − γ).
+
+        Args:
+            batch: B transitions from a state to itself, with their log-likelihood of the goal.
+        """
+        backup = self.reward_and_discount(batch, batch.log_prob_goal)
+        return backup.reward / (1 - backup.discount)
 
     def value_bounds(self, max_log_prob: float) -> tuple[float | None, float | None]:
         """Bounds that the true value function keeps, to which targets are clamped.
@@ -108,13 +124,6 @@ class DiscountedObjective(Objective):
     def settings(cls, config: ODACConfig) -> dict[str, Any]:
         return {"discount": config.prior_discount}
 
-    def discounted(self, reward: Tensor, terminated: Tensor) -> RewardAndDiscount:
-        """A reward (B,) with the discount γ.
-
-        A terminal state pays its reward for ever. Where rewards are negative it would otherwise be
-        better to end the episode than to miss the goal.
-        """
-        return RewardAndDiscount(
-            torch.where(terminated, reward / (1 - self.discount), reward),
-            torch.where(terminated, 0.0, self.discount),
-        )
+    def discounted(self, reward: Tensor) -> RewardAndDiscount:
+        """A reward (B,) with the discount γ."""
+        return RewardAndDiscount(reward, torch.full_like(reward, self.discount))

@@ -56,7 +56,7 @@ class DISCERNObjective(DiscountedObjective):
         self, batch: JudgedTransitions, next_value: Tensor
     ) -> RewardAndDiscount:
         assert batch.learned_reward is not None, "the discriminator gives one"
-        return self.discounted(batch.learned_reward, batch.transitions.terminated)
+        return self.discounted(batch.learned_reward)
 
     def value_bounds(self, max_log_prob: float) -> tuple[float | None, float | None]:
         # The KL is not negative, and with its weight there is no bound from below.

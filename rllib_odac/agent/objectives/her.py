@@ -79,7 +79,7 @@ class HERObjective(DiscountedObjective):
         else:
             paid = own_reward(self._environment, achieved.cpu().numpy(), goal.cpu().numpy())
             reward = torch.as_tensor(paid, dtype=next_value.dtype, device=goal.device)
-        return self.discounted(reward, transitions.terminated)
+        return self.discounted(reward)
 
     def value_bounds(self, max_log_prob: float) -> tuple[float | None, float | None]:
         # Rewards for success are at most 0 and the KL is not negative. From below there is no

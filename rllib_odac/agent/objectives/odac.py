@@ -58,8 +58,6 @@ class ODACObjective(Objective):
                 logit = logit.clamp_max(_logit(self.max_discount))
         else:
             logit = torch.full_like(log_prob_goal, _logit(self.prior_discount))
-        # Nothing follows a terminal state: its value is −inf, so that q_Δ(0) = 0.
-        logit = torch.where(batch.transitions.terminated, -torch.inf, logit)
         discount_kl = bernoulli_kl(logit, self.prior_discount)
         return RewardAndDiscount(
             outcome_reward(log_prob_goal, logit, self.prior_discount, discount_kl),

@@ -53,7 +53,7 @@ class SACObjective(DiscountedObjective):
         if self.goals.hand_object is not None:
             hand, thing = (transitions.next_observation[:, p] for p in self.goals.hand_object)
             distance = distance + (hand - thing).norm(dim=-1)
-        return self.discounted(-distance / batch.goal_scale, transitions.terminated)
+        return self.discounted(-distance / batch.goal_scale)
 
     def value_bounds(self, max_log_prob: float) -> tuple[float | None, float | None]:
         return None, 0.0  # rewards are at most 0 and the KL is not negative

@@ -66,7 +66,7 @@ class UVDObjective(DiscountedObjective):
     ) -> RewardAndDiscount:
         transitions = batch.transitions
         reached = self.goals.reached(transitions.next_achieved_goal, transitions.goal)
-        return self.discounted(reached.to(next_value.dtype), transitions.terminated)
+        return self.discounted(reached.to(next_value.dtype))
 
     def value_bounds(self, max_log_prob: float) -> tuple[float | None, float | None]:
         # Not 0 from below: the KL of a policy that still seeks an unreachable goal is paid too.
