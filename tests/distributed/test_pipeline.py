@@ -52,7 +52,8 @@ def test_neither_side_gets_farther_ahead_than_it_may(ray_cluster, num_learners):
     algorithm.stop()
 
 
-@pytest.mark.parametrize("num_learners", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("num_learners", [0, 1])
 def test_a_lag_of_nothing_takes_turns(ray_cluster, num_learners):
     config = small_config(max_weight_lag=0, updates_per_env_step=0.25, asynchronous=True)
     config.env_runners(num_env_runners=2).learners(num_learners=num_learners)
@@ -207,7 +208,7 @@ def test_an_error_of_one_learner_ends_the_run(ray_cluster):
 
     def spoil(learner: ODACTorchLearner) -> None:
         if learner._learner_index == 1:
-            learner.replay.sample = None  # the next update raises a TypeError
+            learner.replay.sample_steps = None  # the next update raises a TypeError
 
     algorithm.learner_group.foreach_learner(spoil)
     with pytest.raises(TypeError, match="not callable"):

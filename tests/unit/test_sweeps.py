@@ -193,6 +193,9 @@ def test_the_command_tells_of_a_mistake_in_one_sentence(
     tmp_path, monkeypatch, capsys, arguments, words
 ):
     monkeypatch.setenv("ODAC_STORAGE", str(tmp_path))
+    # Wherever the tests' own Python lies: a path with a space is another mistake.
+    plain = SimpleNamespace(executable="/usr/bin/python")
+    monkeypatch.setattr("rllib_odac.runtime.cluster.sys", plain)
     with pytest.raises(SystemExit) as ended:
         main(CONFIGS / "sweeps", arguments)
     told = capsys.readouterr().err

@@ -24,7 +24,7 @@ from rllib_odac.agent.update import compute_update
 from rllib_odac.maths.tabular import TabularODAC
 from rllib_odac.replay.transitions import Transitions
 
-STEPS = 2000
+STEPS = 1200
 COPIES = 10  # of each state and action in a batch: a probability is a share of them
 
 
