@@ -47,7 +47,7 @@ def episode(infers: bool, outcome: str) -> Caption:
             title,
             "",
             "Frames of the episode and, below them over the same time, the distance to the goal, "
-            "the reward as the method pays it, its discount, a constant, and the learned value.",
+            "the reward as the method pays it, its discount, and the learned value.",
         )
     return Caption(
         title,

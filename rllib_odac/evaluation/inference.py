@@ -287,6 +287,8 @@ def missing_quantities(networks: ActorCritic, objective: Objective) -> list[str]
     """One sentence on each quantity that this objective, or this ablation, does not infer."""
     name = type(objective).__name__.removesuffix("Objective")
     sentences = []
+    if objective.uses_time:
+        sentences.append(f"{name} knows the time: it infers no q_Δ and no termination time.")
     if not objective.uses_dynamics:
         sentences.append(
             f"{name} learns no model p_ψ(φ(s')|s, a): there is no log-likelihood of the goal, no "

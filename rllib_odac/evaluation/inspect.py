@@ -99,7 +99,7 @@ class _Inspection:
             infer(networks, self.objective, transitions(f.episode)) for f in self.followed
         ]
         self.infers = INFERS_DISCOUNT in self.quantities[0]
-        self.unit = "nats" if self.infers else "objective's own units"
+        self.unit = "nats" if self.infers else "own units"
         self.pictures: list[tuple[Path, captions.Caption]] = []
         self.missing = missing_quantities(networks, self.objective)
         self.figures: dict[str, Any] = {
