@@ -42,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=4000)
-    parser.add_argument("--objectives", nargs="+", default=["odac", "her"])
+    parser.add_argument("--objectives", nargs="+", default=["odac"])
     parser.add_argument(
         "--output", type=Path, default=Path(__file__).with_name("results") / "ending_on_success.csv"
     )

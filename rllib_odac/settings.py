@@ -176,7 +176,7 @@ class ReplaySettings:
         "auto", RELABEL, "where hindsight takes goals from"
     )
     relabel_candidates: int = setting(
-        1, COUNT, "draws of a transition and hindsight goal, until it is not reached already"
+        1, COUNT, "draws of a hindsight goal, in half of a batch, until one is not reached already"
     )
 
 

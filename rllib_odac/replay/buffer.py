@@ -39,7 +39,7 @@ class GoalReplay:
             goal. Any strategy but "own".
         discount: γ of the strategy "discounted".
         candidates: Draws of a transition and its hindsight goal, of which the first whose goal is
-            not reached already is kept.
+            not reached already is kept; in every other row of a batch.
 
     Raises:
         ValueError: On a size below one or probabilities that do not sum to one.
@@ -188,9 +188,9 @@ class GoalReplay:
     ) -> list[Transitions]:
         """Draws transitions uniformly, with replacement, a goal for each, and what followed.
 
-        With several `candidates` those whose hindsight goal is reached already are drawn again.
-        Step k of the list is k steps after the first; where the episode is shorter it is its last
-        one once more.
+        With several `candidates` those whose hindsight goal is reached already are drawn again, in
+        every other row. Step k of the list is k steps after the first; where the episode is
+        shorter it is its last one once more.
 
         Args:
             batch_size: B.
@@ -218,7 +218,9 @@ class GoalReplay:
         if self.candidates > 1:
             way = self._achieved(goal_row) - self._achieved(row)
             is_trivial = relabelled & (way.norm(dim=-1) < reached_distance)
-            chosen = _first_false(is_trivial.view(self.candidates, batch_size))
+            # Every other row is left as it came: that a reached goal has to be kept is learned too.
+            is_drawn_again = torch.arange(batch_size, device=self.device) % 2 == 0
+            chosen = _first_false(is_trivial.view(self.candidates, batch_size) & is_drawn_again)
             columns = (entry, row, first, last, goal_row, relabelled)
             entry, row, first, last, goal_row, relabelled = (values[chosen] for values in columns)
 
