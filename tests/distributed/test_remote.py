@@ -53,7 +53,8 @@ def test_remote_env_runners_collect_and_evaluate(ray_cluster):
         lambda runner: runner.module.networks.policy.state_dict(), local_env_runner=False
     )
     assert len(weights) == 2
-    for state in weights:
+    ours = algorithm.get_module().networks.policy.state_dict()  # the driver's own copy
+    for state in [*weights, ours]:
         assert all(torch.equal(state[name], learner[name]) for name in learner)
     algorithm.stop()
 
