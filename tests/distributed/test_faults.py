@@ -109,6 +109,7 @@ def test_env_runners_that_are_killed_come_back_all_at_once_too(ray_cluster):
     algorithm.stop()
 
 
+@pytest.mark.slow
 def test_env_runners_that_kill_themselves_cost_what_they_had_in_hand(ray_cluster):
     algorithm = build(num_envs=1, env={"faults": ("kill",), "rate": 1.0, "after": 400})
     while algorithm.fault_counters.env_runners_lost < 4:

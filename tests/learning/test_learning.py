@@ -37,6 +37,7 @@ def test_the_arm_learns_from_what_remote_ones_collect_meanwhile(ray_cluster, num
     assert result["success_rate"] >= 0.9
 
 
+@pytest.mark.slow
 def test_the_ball_goes_round_the_box(ray_cluster):
     config = ODACConfig().environment("odac/Box2D-v0").training(updates_per_env_step=0.2)
     result = train(config, steps=8000)
