@@ -31,7 +31,8 @@ from rllib_odac.agent.distributed import (
 from rllib_odac.agent.divergence import DivergenceGuard
 from rllib_odac.agent.networks import power_sums
 from rllib_odac.agent.precision import flushed_denormals, matmul_precision
-from rllib_odac.agent.update import Update, compute_metrics, compute_update
+from rllib_odac.agent.update import Update, compute_update
+from rllib_odac.agent.update_metrics import compute_metrics
 from rllib_odac.metrics import quantiles
 from rllib_odac.ray_compat import recompute_in_backward_pass
 from rllib_odac.replay.buffer import GoalReplay

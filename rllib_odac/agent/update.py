@@ -1,8 +1,8 @@
-"""The gradient step of ODAC as one pure function: networks, target, losses, metrics.
+"""The gradient step of ODAC as one pure function: networks, target, losses.
 
 `compute_update` is all of the mathematics of an update. The learner draws the batch, minimises the
-summed loss and logs the metrics; nothing else of an update happens elsewhere, but for the target
-networks' averaging, `ActorCritic.update_targets`.
+summed loss and logs `update_metrics`; nothing else of an update happens elsewhere, but for the
+target networks' averaging, `ActorCritic.update_targets`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from rllib_odac.maths.losses import (
     bellman_target,
     critic_loss,
     dynamics_loss,
-    effective_horizon,
     policy_loss,
     soft_value,
     temperature_loss,
@@ -120,12 +119,8 @@ def compute_update(networks: ActorCritic, objective: Objective, batch: Batch) ->
         low, high = objective.value_bounds(networks.max_log_prob)
         if low is not None or high is not None:
             next_value = next_value.clamp(low, high)
-        judged = JudgedTransitions(
-            transitions,
-            log_prob_goal,
-            networks.goal_scale,
-            None if auxiliary is None else auxiliary.reward,
-        )
+        reward = None if auxiliary is None else auxiliary.reward
+        judged = JudgedTransitions(transitions, log_prob_goal, networks.goal_scale, reward)
         next_value = value_ahead(
             networks, objective, batch, judged, next_value, kl_weight * next_kl
         )
@@ -184,41 +179,3 @@ def value_ahead(
         within = step.transitions.within
         value = further_value if within is None else torch.where(within, further_value, value)
     return value
-
-
-@torch.no_grad()
-def compute_metrics(networks: ActorCritic, batch: Batch, update: Update) -> dict[str, Tensor]:
-    """Quantities of an update that are worth a plot, by the names that `metrics.py` explains.
-
-    Returns:
-        Tensors of any shape, of which a report gives means and quantiles.
-    """
-    transitions, predictions = batch.transitions, update.predictions
-    relabelled = transitions.relabelled
-    distance = (transitions.goal - transitions.achieved_goal).norm(dim=-1)
-    is_trivial = distance < networks.trivial_distance
-    trivial_relabelled = is_trivial[relabelled]
-    quantities = {
-        "target": update.target,
-        "reward": update.backup.reward,
-        "discount": update.backup.discount,
-        "effective_horizon": effective_horizon(update.backup.discount),
-        **update.backup.metrics,
-        "q_value": predictions.q_values,
-        "policy_kl": predictions.policy_kl,
-        "log_prob_next": predictions.log_prob_next,
-        "dynamics_scale": predictions.log_scale.exp(),
-        "relabelled_share": relabelled.double(),
-        # A goal that is reached already teaches little.
-        "trivial_goal_share": (
-            trivial_relabelled.double().mean()
-            if len(trivial_relabelled)
-            else trivial_relabelled.sum()
-        ),
-    }
-    # As long as the policy reaches none of the episodes' own goals, their values must be low: here
-    # over-estimation shows.
-    unreached = ~(relabelled | is_trivial)
-    if unreached.any():
-        quantities["unreached_value"] = predictions.q_values[:, unreached]
-    return quantities

@@ -11,7 +11,8 @@ import torch
 from rllib_odac import TabularODAC
 from rllib_odac.agent.batch import Batch, prepare
 from rllib_odac.agent.networks import GoalDynamics
-from rllib_odac.agent.update import compute_metrics, compute_update
+from rllib_odac.agent.update import compute_update
+from rllib_odac.agent.update_metrics import compute_metrics
 from rllib_odac.evaluation import inference
 from rllib_odac.evaluation.inference import (
     check_plane,
