@@ -48,6 +48,12 @@ for line in sys.stdin:
 """
 
 
+def revision_of(checkout: Path) -> str:
+    """The revision that a checkout is at, in short."""
+    command = ["git", "-C", str(checkout), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def start(checkout: Path, objective: str) -> subprocess.Popen[str]:
     """A process with a learner of that checkout, which makes as many updates as it reads."""
     process = subprocess.Popen(
@@ -84,11 +90,10 @@ def main() -> None:
         "--output", type=Path, default=ROOT / "benchmarks/results/against_revision.csv"
     )
     options = parser.parse_args()
-    revision = ["git", "-C", str(options.before), "rev-parse", "--short", "HEAD"]
-    before = subprocess.run(revision, capture_output=True, text=True, check=True).stdout.strip()
+    checkouts = {"before": options.before.absolute(), "now": ROOT}
+    revisions = {name: revision_of(checkout) for name, checkout in checkouts.items()}
     rows = []
     for objective in options.objectives:
-        checkouts = {"before": options.before.absolute(), "now": ROOT}
         sides = {name: start(checkout, objective) for name, checkout in checkouts.items()}
         for number in range(options.rounds):
             order = list(sides) if number % 2 else list(reversed(sides))
@@ -103,9 +108,10 @@ def main() -> None:
             f"{table['now'].median():.2f} ms, median ratio {ratio:.3f}",
             flush=True,
         )
-    command = f"python benchmarks/against_revision.py --before {before} --rounds {options.rounds}"
+    command = f"python benchmarks/against_revision.py --before CHECKOUT --rounds {options.rounds}"
     table = pd.DataFrame(rows).assign(
-        revision=before,
+        revision_before=revisions["before"],
+        revision_now=revisions["now"],
         machine=f"{platform.machine()}, {os.cpu_count()} cores",
         date=datetime.date.today().isoformat(),
         command=command,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from copy import copy
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import gymnasium as gym
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
@@ -24,6 +24,22 @@ from rllib_odac.settings import SETTINGS, Settings, check, find_setting, takes_s
 if TYPE_CHECKING:
     from rllib_odac.env_runner import GoalEnvRunner
     from rllib_odac.learner import ODACTorchLearner
+
+
+class KnownEnvironment(NamedTuple):
+    """What one look at an environment tells.
+
+    Attributes:
+        goals: When its goals are reached.
+        horizon: Steps after which an episode is cut, or None.
+        has_spec: Whether Gymnasium knows how it was made.
+        pays: Whether it computes rewards for any pair of goals.
+    """
+
+    goals: Goals
+    horizon: int | None
+    has_spec: bool
+    pays: bool
 
 
 class ODACConfig(AlgorithmConfig, Settings):
@@ -50,7 +66,7 @@ class ODACConfig(AlgorithmConfig, Settings):
             setattr(self, name, copy(declared.default))
 
         self._environment_function: Callable[..., gym.Env[Any, Any]] | None = None
-        self._known_environment: tuple[Any, tuple[Goals, int | None, bool, bool]] | None = None
+        self._known_environment: tuple[Any, KnownEnvironment] | None = None
 
         # RLlib's fields that are no settings here.
         self.env_runner_cls: type[GoalEnvRunner] = GoalEnvRunner
@@ -155,10 +171,10 @@ class ODACConfig(AlgorithmConfig, Settings):
         """
         if self.env is None:
             return
-        _, horizon, has_spec, _ = self._environment
-        if not has_spec:
+        known = self._environment
+        if not known.has_spec:
             return  # made by hand: it ends its episodes as it likes
-        limit = self.max_episode_steps or horizon
+        limit = self.max_episode_steps or known.horizon
         if limit is None:
             raise ValueError(
                 f"max_episode_steps is None, but '{self.env}' has no time limit: give the number "
@@ -189,7 +205,7 @@ class ODACConfig(AlgorithmConfig, Settings):
     @property
     def goals(self) -> Goals:
         """What reaching a goal means: the environment's, at `success_distance` if it is given."""
-        goals = Goals() if self.env is None else self._environment[0]
+        goals = Goals() if self.env is None else self._environment.goals
         return goals.at(self.success_distance)
 
     @property
@@ -210,20 +226,20 @@ class ODACConfig(AlgorithmConfig, Settings):
     @property
     def environment_pays(self) -> bool:
         """Whether the environment computes rewards for any pair of goals."""
-        return self.env is not None and self._environment[3]
+        return self.env is not None and self._environment.pays
 
     @property
-    def _environment(self) -> tuple[Goals, int | None, bool, bool]:
-        """Goals, horizon, whether Gymnasium can make it, whether it pays: made once."""
+    def _environment(self) -> KnownEnvironment:
+        """What is known of the environment, which is made once for it."""
         key = (self.env, repr(self.env_arguments))
         if self._known_environment is not None and self._known_environment[0] == key:
             return self._known_environment[1]
         env = self.make_env()
-        found = (
+        found = KnownEnvironment(
             goals_of(env),
-            env.spec.max_episode_steps if env.spec else None,
-            env.spec is not None,
-            hasattr(env.unwrapped, "compute_reward"),
+            horizon=env.spec.max_episode_steps if env.spec else None,
+            has_spec=env.spec is not None,
+            pays=hasattr(env.unwrapped, "compute_reward"),
         )
         env.close()  # type: ignore[no-untyped-call]
         if not self._is_frozen:

@@ -26,10 +26,10 @@ from ray.rllib.utils.metrics import ENV_RESET_TIMER, ENV_STEP_TIMER, SAMPLE_TIME
 
 from rllib_odac.agent.exploration import ExplorationGoalAssignment, HeldRandomActions
 from rllib_odac.envs import make_vector_env
-from rllib_odac.envs.goals import Goals, reported_distance, reported_success
+from rllib_odac.envs.goals import reported_distance, reported_success
 from rllib_odac.ray_compat import was_restarted
 from rllib_odac.replay.episodes import COLUMNS, Array, GoalEpisode, OpenEpisodes
-from rllib_odac.replay.exploration_goals import validate_exploration_goals
+from rllib_odac.replay.exploration_goals import ExplorationGoals, validate_exploration_goals
 
 TRAINING_SEEDS = 2**31  # training uses environment seeds below, held-out goals those from here on
 RUNNER_STATE = "goal_env_runner"
@@ -57,9 +57,10 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         self._failures = 0  # of the environment, without a whole episode in between
         self._open: OpenEpisodes | None = None
         self._observation: dict[str, Array] = {}
-        self._goal_sources = validate_exploration_goals(config.exploration_goals)
+        mixture = validate_exploration_goals(config.exploration_goals)
+        self._own_goal_share = mixture.get(ExplorationGoals.ENVIRONMENT, 0.0)
         self._exploration_goals: Array | None = None  # (M, G) that episodes may be given
-        self._goals = ExplorationGoalAssignment(0, 0, self._goal_sources, Goals())
+        self._goals = ExplorationGoalAssignment(0, 0, self._own_goal_share)
         self._random_actions = HeldRandomActions(0, 0, config.random_action_steps)
 
     @override(SingleAgentEnvRunner)
@@ -162,17 +163,11 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         action_dim, goal_dim = len(self._action_low), observation["desired_goal"].shape[-1]
         steps = self.config.random_action_steps
         self._random_actions = HeldRandomActions(self.num_envs, action_dim, steps)
-        self._goals = ExplorationGoalAssignment(
-            self.num_envs, goal_dim, self._goal_sources, self.config.goals
-        )
-        self._observation = self._with_goals(np.ones(self.num_envs, bool), observation)
+        self._goals = ExplorationGoalAssignment(self.num_envs, goal_dim, self._own_goal_share)
+        self._goals.choose(np.ones(self.num_envs, bool), self._exploration_goals, self.rng)
+        self._observation = self._goals.applied_to(observation)
         self._open = OpenEpisodes(self._observation, action_dim)
         self._needs_initial_reset = False
-
-    def _with_goals(self, begins: Array, observation: dict[str, Array]) -> dict[str, Array]:
-        achieved = observation["achieved_goal"]
-        self._goals.choose(begins, achieved, self._exploration_goals, self.rng)
-        return self._goals.applied_to(observation)
 
     def set_exploration_goals(self, goals: Array) -> None:
         """Takes goals (N, G) that coming episodes may be given instead of the environment's own."""
@@ -190,8 +185,9 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         assert running is not None
         # The step after an episode's end is the vector environment's reset.
         begins = ~running.is_open
+        self._goals.choose(begins, self._exploration_goals, self.rng)
         self._random_actions.release(begins)
-        self._observation = self._with_goals(begins, observation)
+        self._observation = self._goals.applied_to(observation)
         ended = terminated | truncated
         if self._goals.is_assigned.any():
             # Reaching the environment's own goal is no terminal state where another is sought.
@@ -206,7 +202,8 @@ class GoalEnvRunner(SingleAgentEnvRunner):
             episodes.append(running.close(index, bool(terminated[index])))
             self._failures = 0
         if cut.any():  # the environment goes on; what follows is another episode to the replay
-            self._observation = self._with_goals(cut, observation)
+            self._goals.choose(cut, self._exploration_goals, self.rng)
+            self._observation = self._goals.applied_to(observation)
             running.show(self._observation)
         running.begin(begins | cut)
         return self.num_envs - int(np.count_nonzero(begins))

@@ -213,7 +213,8 @@ class ODACTorchLearner(TorchLearner):
             parameter.grad = gradient
         if self.config.grad_clip is not None:
             for network in self.networks.children():
-                torch.nn.utils.clip_grad_norm_(network.parameters(), self.config.grad_clip)
+                if trained := [p for p in network.parameters() if p.requires_grad]:
+                    torch.nn.utils.clip_grad_norm_(trained, self.config.grad_clip)
         found_inf = self._guard.found_inf()
         for optimizer in self._named_optimizers.values():
             optimizer.found_inf = found_inf

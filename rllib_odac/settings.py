@@ -90,7 +90,7 @@ class ObjectiveSettings:
         0.01, FRACTION, "floor of p_ψ's scale", "goal scales", network=True, mutable=True
     )
     dynamics_background: float = setting(
-        0.05, SHARE_BELOW_1, "ε, weight of p_ψ's uniform background", network=True, mutable=True
+        0.05, SHARE_BELOW_1, "ε, weight of p_ψ's background", network=True, mutable=True
     )
     fixed_dynamics_scale: float = setting(
         0.05, FRACTION, "scale of the fixed density", "goal scales", network=True
@@ -184,9 +184,8 @@ class ReplaySettings:
 class ExplorationSettings:
     """Exploration.
 
-    Training episodes go for the goals of the "environment", for states "achieved" so far, for the
-    "rare" ones of these, which few others are near, or for the "near" ones: the nearest of some of
-    these that an episode does not begin at. Evaluation takes the environment's.
+    Training episodes go for the goals of the "environment", for states "achieved" so far, or for
+    the "rare" ones of these, which few others are near. Evaluation takes the environment's.
     """
 
     num_initial_random_steps: int = setting(

@@ -40,7 +40,7 @@ class ActorCritic(nn.Module):
         target_critics: M, of which the target takes the minimum; None for all E.
         dynamics_distribution: "laplace" or "gaussian".
         dynamics_min_scale: Floor of the density's scale, in goal scales.
-        dynamics_background: Weight ε of the density's uniform background.
+        dynamics_background: Weight ε of the density's background.
         learn_dynamics: Whether p_ψ is learned.
         fixed_dynamics_scale: Scale of p_ψ where it is not, in goal scales.
         auxiliary: What an objective learns besides, or None.
@@ -75,7 +75,7 @@ class ActorCritic(nn.Module):
         self.goal_dim = goal_dim
         self.action_dim = action_dim
         self.num_critics = num_critics
-        self.num_target_critics = min(target_critics or num_critics, num_critics)
+        self.num_target_critics = target_critics or num_critics
         self.min_scale = dynamics_min_scale
         state_dim = observation_dim + goal_dim
         self.observation_normalizer = RunningNormalizer(observation_dim)

@@ -38,13 +38,11 @@ class FollowingStep(NamedTuple):
     Attributes:
         transitions: In the environment's units.
         state_action: (B, D + G + A) of the dynamics.
-        displacement: (B, G) φ(s') − φ(s) in goal scales.
         goal_offset: (B, G) g − φ(s) in goal scales.
     """
 
     transitions: Transitions
     state_action: Tensor
-    displacement: Tensor
     goal_offset: Tensor
 
 
@@ -69,9 +67,9 @@ class Batch(NamedTuple):
     following: tuple[FollowingStep, ...] = ()
 
     @property
-    def last(self) -> Batch | FollowingStep:
-        """The last step that a target is made of."""
-        return self.following[-1] if self.following else self
+    def last(self) -> Transitions:
+        """The last transitions that targets are made of."""
+        return self.following[-1].transitions if self.following else self.transitions
 
 
 @torch.no_grad()
@@ -111,11 +109,9 @@ def prepare_following(
     """The steps that follow those of each batch."""
     columns = []
     for step in steps:
-        scale = networks.goal_scale
         inputs = networks.dynamics_inputs(step.observation, step.achieved_goal, step.actions)
-        displacement = (step.next_achieved_goal - step.achieved_goal) / scale
-        offset = (step.goal - step.achieved_goal) / scale
-        parts = [torch.split(values, batch_size) for values in (inputs, displacement, offset)]
+        offset = (step.goal - step.achieved_goal) / networks.goal_scale
+        parts = [torch.split(values, batch_size) for values in (inputs, offset)]
         rows = zip(split(step, batch_size), *parts, strict=True)
         columns.append([FollowingStep(*row) for row in rows])
     return zip(*columns, strict=True)

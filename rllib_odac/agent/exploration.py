@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from rllib_odac.envs.goals import Goals
 from rllib_odac.replay.episodes import Array
-from rllib_odac.replay.exploration_goals import ExplorationGoals
-
-NEAR_CANDIDATES = 32  # achieved goals of which the nearest one is sought
 
 
 class HeldRandomActions:
@@ -63,46 +58,21 @@ class ExplorationGoalAssignment:
     Args:
         num_envs: N.
         goal_dim: G.
-        sources: Probability of each source of goals. Those of the environment are kept; near ones
-            are the nearest of `NEAR_CANDIDATES` that an episode does not begin at.
-        judge: How far away goals are, and at what distance they are reached.
+        own_goal_share: Probability that an episode keeps the environment's own goal.
     """
 
-    def __init__(
-        self,
-        num_envs: int,
-        goal_dim: int,
-        sources: Mapping[ExplorationGoals, float],
-        judge: Goals,
-    ) -> None:
-        self.own_goal_share = sources.get(ExplorationGoals.ENVIRONMENT, 0.0)
-        self.near_goal_share = sources.get(ExplorationGoals.NEAR, 0.0)
-        self.judge = judge
+    def __init__(self, num_envs: int, goal_dim: int, own_goal_share: float) -> None:
+        self.own_goal_share = own_goal_share
         self.is_assigned = np.zeros(num_envs, dtype=bool)
         self._assigned = np.zeros((num_envs, goal_dim), dtype=np.float32)
 
-    def choose(
-        self, begins: Array, achieved: Array, goals: Array | None, rng: np.random.Generator
-    ) -> None:
-        """Draws goals for episodes that begin, if there are any goals.
-
-        Args:
-            begins: (N,) bool, where an episode begins.
-            achieved: (N, G) what is achieved there already.
-            goals: (M, G) to draw from.
-            rng: Draws.
-        """
+    def choose(self, begins: Array, goals: Array | None, rng: np.random.Generator) -> None:
+        """Draws goals from (M, G) for the episodes that begin, (N,) bool, if there are any."""
         if goals is None or not begins.any():
             return
         num_envs = len(self.is_assigned)
         asked = rng.random(num_envs) >= self.own_goal_share
         chosen = goals[rng.integers(len(goals), size=num_envs)]
-        if self.near_goal_share > 0:
-            wants_near = rng.random(num_envs) * (1 - self.own_goal_share) < self.near_goal_share
-            some = goals[rng.integers(len(goals), size=NEAR_CANDIDATES)]
-            distance = self.judge.distance(some, achieved[:, None])  # (N, NEAR_CANDIDATES)
-            distance[distance < (self.judge.success_distance or 0.0)] = np.inf
-            chosen = np.where(wants_near[:, None], some[distance.argmin(-1)], chosen)
         self.is_assigned = np.where(begins, asked, self.is_assigned)
         self._assigned = np.where(begins[:, None], chosen, self._assigned)
 

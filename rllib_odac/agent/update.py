@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rllib_odac.agent.actor_critic import ActorCritic
-from rllib_odac.agent.batch import Batch, FollowingStep
+from rllib_odac.agent.batch import Batch
 from rllib_odac.agent.objectives.base import JudgedTransitions, Objective, RewardAndDiscount
 from rllib_odac.maths.losses import (
     action_prior_kl,
@@ -165,11 +165,10 @@ def value_ahead(
         kl_cost: (B,) what acting costs a step, in nats.
     """
     goal, last = batch.inputs.goal, batch.last
-    place = last if isinstance(last, FollowingStep) else batch.inputs
-    stay = networks.dynamics.log_prob_of_staying(goal, place.goal_offset - place.displacement)
-    staying = judged._replace(transitions=last.transitions.staying(), log_prob_goal=stay)
-    staying_value = objective.value_of_staying(staying)
-    value = torch.where(last.transitions.terminated, staying_value, last_value)
+    to_goal = (last.goal - last.next_achieved_goal) / networks.goal_scale
+    stay = networks.dynamics.log_prob_of_staying(goal, to_goal)
+    staying = judged._replace(transitions=last.staying(), log_prob_goal=stay)
+    value = torch.where(last.terminated, objective.value_of_staying(staying), last_value)
     for step in reversed(batch.following):
         mean, log_scale = networks.dynamics(step.state_action)
         log_prob = networks.dynamics.log_prob(goal, step.goal_offset - mean, log_scale)

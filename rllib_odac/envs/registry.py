@@ -21,7 +21,7 @@ import gymnasium as gym
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from rllib_odac.envs.headless import gl_error, set_headless_gl
-from rllib_odac.envs.time import ShowsTime
+from rllib_odac.envs.time import show_time
 
 EnvLike: TypeAlias = str | Callable[..., gym.Env[Any, Any]]
 _Env = TypeVar("_Env", gym.Env[Any, Any], VectorEnv[Any, Any, Any])
@@ -101,7 +101,7 @@ def make_env(
         env: an id such as "odac/Box2D-v0", "FetchReach-v4" or "module:FetchReach-v4", where the
             module is imported first, or a callable that returns an environment.
         render_mode: passed on if it is not None; "rgb_array" also calls `set_headless_gl`.
-        shows_time: whether its `observation` ends with the time; see `ShowsTime`.
+        shows_time: whether its `observation` ends with the time; see `show_time`.
         **kwargs: passed to the environment; for an id also `max_episode_steps`.
 
     Returns:
@@ -113,7 +113,7 @@ def make_env(
         RuntimeError: MuJoCo finds no OpenGL library to render with.
     """
     made = _checked(make_any_env(env, render_mode, **kwargs), env_name(env))
-    return ShowsTime(made) if shows_time else made
+    return show_time(made) if shows_time else made
 
 
 def make_any_env(env: EnvLike, render_mode: str | None = None, **kwargs: Any) -> gym.Env[Any, Any]:
@@ -155,10 +155,10 @@ def make_vector_env(
         raise ValueError(f"A vector environment needs at least 1 environment, not {num_envs}.")
     name = env_name(env)
     with _explained(name, kwargs):
-        env_id = _registered(env) if isinstance(env, str) else None
-        native = env_id is not None and gym.registry[env_id].vector_entry_point is not None
-        if env_id is not None and native and not shows_time:
-            return _checked(gym.make_vec(env_id, num_envs, **kwargs), name)
+        if isinstance(env, str) and not shows_time:
+            env_id = _registered(env)
+            if gym.registry[env_id].vector_entry_point is not None:
+                return _checked(gym.make_vec(env_id, num_envs, **kwargs), name)
         makers = [partial(make_env, env, shows_time=shows_time, **kwargs)] * num_envs
         return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
 

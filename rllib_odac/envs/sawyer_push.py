@@ -77,15 +77,14 @@ class SawyerPushEnv(GoalEnv, EzPickle):
 
     def step(self, action: NDArray[Any]) -> Any:
         """One step, of `REPEATS` of the simulator's."""
-        self._before = _places(self.simulator._get_obs())  # type: ignore[attr-defined]
         planar = np.array([*np.clip(action, -1, 1), 0.0, CLOSED], dtype=np.float32)
         for _ in range(REPEATS - 1):
             self.simulator.step(planar)
         return super().step(planar)
 
     def _observe(self, raw: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-        now = _places(raw)
-        return np.concatenate([now, self._before]), now
+        before, self._before = self._before, _places(raw)
+        return np.concatenate([self._before, before]), self._before
 
     def _draw_goal(self, raw: Any) -> NDArray[Any]:
         return np.concatenate(self._draw_places())

@@ -224,45 +224,38 @@ class GoalReplay:
             columns = (entry, row, first, last, goal_row, relabelled)
             entry, row, first, last, goal_row, relabelled = (values[chosen] for values in columns)
 
-        observation, achieved_goal, desired_goal, actions = self._gather(row)
-        next_observation, next_achieved_goal, _, _ = self._gather(row + 1)
+        desired_goal = self._columns["desired_goal"].index_select(0, row % self.capacity)
         goal = torch.where(relabelled.unsqueeze(-1), self._achieved(goal_row), desired_goal)
         auxiliary_goal = None
         if self.auxiliary_goal is not None:
             fractions = self._random(2, batch_size)
             auxiliary_row = self._goal_row(self.auxiliary_goal, row, first, last, *fractions)
             auxiliary_goal = self._achieved(auxiliary_row)
-        drawn = Transitions(
+        drawn = self._transitions(row, entry, goal, relabelled)
+        steps = [drawn._replace(auxiliary_goal=auxiliary_goal)]
+        for number in range(1, num_steps):
+            ahead = torch.minimum(row + number, last - 1) - row
+            # The entries of an episode's steps lie one behind the other.
+            step = self._transitions(row + ahead, entry + ahead, goal, relabelled)
+            steps.append(step._replace(within=row + number < last))
+        return steps
+
+    def _transitions(
+        self, row: Tensor, entry: Tensor, goal: Tensor, relabelled: Tensor
+    ) -> Transitions:
+        """Transitions (B,) that leave these rows, of these entries, judged by goals (B, G)."""
+        observation, achieved_goal, _, actions = self._gather(row)
+        next_observation, next_achieved_goal, _, _ = self._gather(row + 1)
+        return Transitions(
             observation=observation,
             next_observation=next_observation,
             achieved_goal=achieved_goal,
             next_achieved_goal=next_achieved_goal,
             goal=goal,
             actions=actions,
-            terminated=self._terminated[entry],
+            terminated=self._terminated[entry % self.capacity],
             relabelled=relabelled,
-            auxiliary_goal=auxiliary_goal,
         )
-        steps = [drawn]
-        for number in range(1, num_steps):
-            further = torch.minimum(row + number, last - 1)
-            observation, achieved_goal, _, actions = self._gather(further)
-            next_observation, next_achieved_goal, _, _ = self._gather(further + 1)
-            # The entries of an episode's steps lie one behind the other.
-            ends = self._terminated[(entry + (further - row)) % self.capacity]
-            step = Transitions(
-                observation=observation,
-                next_observation=next_observation,
-                achieved_goal=achieved_goal,
-                next_achieved_goal=next_achieved_goal,
-                goal=goal,
-                actions=actions,
-                terminated=ends,
-                relabelled=relabelled,
-                within=row + number < last,
-            )
-            steps.append(step)
-        return steps
 
     def _goal_row(
         self,

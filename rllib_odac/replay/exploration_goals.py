@@ -21,7 +21,6 @@ class ExplorationGoals(StrEnum):
     ENVIRONMENT = "environment"  # its own distribution, as in evaluation
     ACHIEVED = "achieved"  # any state reached so far: nobody has to know what can be reached
     RARE = "rare"  # the same, the more often the fewer others are near it
-    NEAR = "near"  # the nearest of some of these that the episode does not begin at
 
 
 def validate_exploration_goals(goals: str | Mapping[str, float]) -> dict[ExplorationGoals, float]:
@@ -40,10 +39,9 @@ def draw_exploration_goals(
     count: int,
     measured: slice = slice(None),
 ) -> Tensor | None:
-    """Achieved goals (N, G), rare ones in the share that a mixture gives them among these.
+    """Achieved goals (N, G) in the shares that a mixture gives to achieved and to rare ones.
 
-    None if the mixture has neither, or as long as the replay is empty. Which of them are near is
-    for the env runner to say, who knows where an episode begins.
+    None if the mixture has neither, or as long as the replay is empty.
 
     Args:
         replay: Where they were achieved.
@@ -51,8 +49,7 @@ def draw_exploration_goals(
         count: N.
         measured: See `sample_rare`.
     """
-    any_achieved = (ExplorationGoals.ACHIEVED, ExplorationGoals.NEAR)
-    achieved = sum(mixture.get(source, 0.0) for source in any_achieved)
+    achieved = mixture.get(ExplorationGoals.ACHIEVED, 0.0)
     rare = mixture.get(ExplorationGoals.RARE, 0.0)
     if achieved + rare == 0 or len(replay) == 0:
         return None

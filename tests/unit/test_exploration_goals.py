@@ -50,22 +50,6 @@ def test_episodes_get_exploration_goals_in_the_share_asked_for(mixture, share):
     assert np.mean([is_asked(episode) for episode in episodes]) == pytest.approx(share, abs=0.1)
 
 
-def test_near_goals_are_the_nearest_that_an_episode_does_not_begin_at():
-    runner = make_runner(exploration_goals={"environment": 0.5, "near": 0.5})
-    places = np.array([[-3, -3], [3, 3], [3, -3], [-3, 3], [0, 3.5]], dtype=np.float32)
-    runner.set_exploration_goals(places)
-    found = 0
-    for episode in runner.sample(num_episodes=200):
-        goal, start = episode.desired_goal[0], episode.achieved_goal[0]
-        if not (goal == places).all(-1).any():
-            continue  # its own
-        distance = np.linalg.norm(places - start, axis=-1)
-        distance[distance < 0.6] = np.inf  # reached already
-        assert np.array_equal(goal, places[distance.argmin()])
-        found += 1
-    assert 70 < found < 130
-
-
 def test_before_anything_was_achieved_goals_are_the_environments():
     runner = make_runner(exploration_goals="achieved")
     assert not any(is_asked(episode) for episode in runner.sample(num_episodes=8))

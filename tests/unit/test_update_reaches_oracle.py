@@ -77,7 +77,7 @@ class TableDynamics(nn.Module):
         return torch.stack([log_prob.gather(-1, outcome).squeeze(-1) for outcome in outcomes])
 
     def log_prob_of_staying(self, goal: Tensor, to_goal: Tensor) -> Tensor:
-        return torch.where(to_goal == 0, 0.0, -50.0).squeeze(-1)
+        return torch.where(to_goal == 0, 0.0, -50.0)
 
 
 class Tables(nn.Module):

@@ -55,7 +55,7 @@ class Objective(ABC):
 
     Attributes:
         uses_dynamics: Whether the reward needs p_ψ; else the model is not learned.
-        uses_time: Whether observations must end with the time; see `envs.time.ShowsTime`.
+        uses_time: Whether observations must end with the time; see `envs.time.show_time`.
         relabel: Probabilities of the strategies by which goals are relabelled, unless the
             configuration gives others.
         auxiliary: What is learned besides actor, critics and model; None for nothing.

@@ -15,7 +15,7 @@ class HorizonObjective(Objective):
     """r = 1[t' = T] log p_ψ(g | s, a), discount 1 until then   (paper, section 3, t* = T known).
 
     There is no termination time to infer. T is the environment's time limit, and the last number
-    of an observation is t / T (`envs.time.ShowsTime`). Hindsight takes the goals that were reached
+    of an observation is t / T (`envs.time.show_time`). Hindsight takes the goals that were reached
     at T.
     """
 
