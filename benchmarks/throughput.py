@@ -100,7 +100,10 @@ class BareODAC:
         transitions = batch.transitions
 
         displacement, log_scale = self.dynamics(batch.inputs.state_action)
-        log_prob_made = self.dynamics.log_prob(batch.inputs.displacement - displacement, log_scale)
+        goal, to_goal = batch.inputs.goal, batch.inputs.goal_offset - batch.inputs.displacement
+        log_prob_made = self.dynamics.log_prob(
+            goal - to_goal, batch.inputs.displacement - displacement, log_scale
+        )
         loss = losses.dynamics_loss(log_prob_made)
 
         with torch.no_grad():
@@ -108,11 +111,13 @@ class BareODAC:
             next_q = self.target_critic(next_inputs, next_actions).amin(0)
             next_kl = losses.action_prior_kl(next_log_prob, next_actions)
             next_value = losses.soft_value(next_q, next_kl, self.kl_weight).clamp_max(self.v_max)
+            stay = self.dynamics.log_prob_of_staying(goal, to_goal)
+            next_value = torch.where(transitions.terminated, stay, next_value)
             log_prob_goal = self.dynamics.log_prob(
-                batch.inputs.goal_offset - displacement, log_scale
+                goal, batch.inputs.goal_offset - displacement, log_scale
             )
             logit = losses.optimal_discount_logit(next_value, log_prob_goal, self.prior)
-            logit = torch.where(transitions.terminated, -torch.inf, logit.clamp_max(self.max_logit))
+            logit = logit.clamp_max(self.max_logit)
             reward = losses.outcome_reward(log_prob_goal, logit, self.prior)
             target = losses.bellman_target(reward, torch.sigmoid(logit), next_value)
 

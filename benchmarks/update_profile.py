@@ -86,7 +86,7 @@ def profile_update(
     def draw() -> None:
         size = learner.config.train_batch_size_per_learner
         draw = learner.replay.sample(UPDATES_PER_DRAW * size)
-        make_batches(learner.networks, draw, size, learner._noise)
+        make_batches(learner.networks, [draw], size, learner._noise)
 
     torch.set_flush_denormal(True)
     _microseconds(update, 50)  # warms up
