@@ -34,7 +34,10 @@ from rllib_odac.declarations import (
 from rllib_odac.declarations import shown as shown  # noqa: PLC0414 (others import it from here)
 
 # The registry of objectives checks these two, for it knows which there are.
-NAMED_OBJECTIVE = Rule(lambda _: True, '"odac", "horizon", "her", "sac", "discern" or "uvd"')
+NAMED_OBJECTIVE = Rule(
+    lambda _: True,
+    '"odac", "horizon", "her", "sac", "discern", "uvd", "contrastive" or "quasimetric"',
+)
 OBJECTIVE = Rule(lambda _: True, f"{NAMED_OBJECTIVE.words}, or a subclass of `Objective`")
 MAX_DISCOUNT = Rule(
     lambda v: v is None or v == "prior" or FRACTION.allows(v),

@@ -92,6 +92,8 @@ class ActorCritic(nn.Module):
             self.register_buffer("log_kl_weight", torch.tensor(log_kl_weight))
         if acting_only:
             return
+        if auxiliary is not None and auxiliary.gives_values:
+            num_critics = 0  # it has its own
         critics = [
             CriticEnsemble(
                 state_dim + goal_dim + action_dim, hidden, num_critics, layer_norm != "none"
@@ -115,7 +117,7 @@ class ActorCritic(nn.Module):
         self.auxiliary = (
             None
             if auxiliary is None
-            else auxiliary.build_networks(goal_dim, state_dim + action_dim, hidden)
+            else auxiliary.build_networks(goal_dim, state_dim, action_dim, hidden)
         )
         # Looking parameters up by name would be a measurable part of an update's time.
         self._target_parameters: list[Tensor] = list(self.target_critic.parameters())
@@ -161,7 +163,7 @@ class ActorCritic(nn.Module):
         self,
         observation: Tensor,
         achieved_goal: Tensor,
-        actions: Tensor,
+        actions: Tensor | None = None,
         normalized: Tensor | None = None,
     ) -> Tensor:
         """(B, D + G + A) normalised state and action; the dynamics know nothing of the goal.
@@ -169,14 +171,15 @@ class ActorCritic(nn.Module):
         Args:
             observation: (B, D).
             achieved_goal: (B, G).
-            actions: (B, A).
+            actions: (B, A), or None for the state alone.
             normalized: (B, D) the normalised observation, where it is at hand.
         """
         normalizer = self.observation_normalizer
         if normalized is None:
             normalized = normalizer(observation)
         position = self.normalize_goal(achieved_goal).clamp(-normalizer.clip, normalizer.clip)
-        return torch.cat([normalized, position, actions], dim=-1)
+        parts = [normalized, position, *([] if actions is None else [actions])]
+        return torch.cat(parts, dim=-1)
 
     @torch.no_grad()
     def update_targets(self, tau: float) -> None:

@@ -148,15 +148,17 @@ class DivergenceGuard:
         culprit = self._culprit(gradients=self._reads_at_once)
         if culprit is not None:
             text += f" because {culprit} is not finite"
+        backup = update.backup
         quantities = {
             "target": update.target,
-            "reward": update.backup.reward,
-            "discount": update.backup.discount,
+            "reward": None if backup is None else backup.reward,
+            "discount": None if backup is None else backup.discount,
             "q_values": update.predictions.q_values,
             "log_prob_next": update.predictions.log_prob_next,
             "goal": watched.batch.transitions.goal,
         }
-        described = (f"{name} {_range(values)}" for name, values in quantities.items())
+        known = {name: values for name, values in quantities.items() if values is not None}
+        described = (f"{name} {_range(values)}" for name, values in known.items())
         return f"{text}; its batch has {', '.join(described)}"
 
     def _culprit(self, gradients: bool) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +33,12 @@ def mlp(sizes: Sequence[int], layer_norm: bool = False) -> nn.Sequential:
             layers.append(nn.LayerNorm(outputs))
         layers.append(nn.ReLU(inplace=True))
     return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]))
+
+
+def call_frozen(module: nn.Module, *inputs: Tensor) -> Any:
+    """What a module says, differentiable to its inputs but not to its parameters."""
+    constants = {name: value.detach() for name, value in module.named_parameters()}
+    return torch.func.functional_call(module, constants, inputs)
 
 
 class SquashedGaussianPolicy(nn.Module):

@@ -15,7 +15,9 @@ from torch import Tensor
 
 from rllib_odac.agent.actor_critic import ActorCritic
 from rllib_odac.agent.batch import Batch
+from rllib_odac.agent.objectives.auxiliary import Auxiliary
 from rllib_odac.agent.objectives.base import JudgedTransitions, Objective, RewardAndDiscount
+from rllib_odac.agent.value_ahead import value_ahead
 from rllib_odac.maths.losses import (
     action_prior_kl,
     bellman_target,
@@ -28,7 +30,7 @@ from rllib_odac.maths.losses import (
 
 
 class Predictions(NamedTuple):
-    """What the networks say of a batch.
+    """What the networks say of a batch; the last three are None where there are no critics.
 
     Attributes:
         q_values: (E, B) Q(s, a, g) of the replayed actions.
@@ -45,9 +47,9 @@ class Predictions(NamedTuple):
     policy_q: Tensor
     policy_kl: Tensor
     kl_weight: Tensor
-    log_prob_next: Tensor
-    log_scale: Tensor
-    next_value: Tensor
+    log_prob_next: Tensor | None = None
+    log_scale: Tensor | None = None
+    next_value: Tensor | None = None
 
 
 class Update(NamedTuple):
@@ -56,15 +58,15 @@ class Update(NamedTuple):
     Attributes:
         losses: () each, by the name of its metric. Their gradients reach disjoint parameters, so
             that their sum is minimised by one backward pass.
-        target: (B,) what critics learn, constant.
-        backup: Reward and discount, of which the target is made.
         predictions: What the networks said.
+        target: (B,) what critics learn, constant; None without critics.
+        backup: Reward and discount, of which the target is made.
     """
 
     losses: dict[str, Tensor]
-    target: Tensor
-    backup: RewardAndDiscount
     predictions: Predictions
+    target: Tensor | None = None
+    backup: RewardAndDiscount | None = None
 
     @property
     def total_loss(self) -> Tensor:
@@ -80,6 +82,8 @@ def compute_update(networks: ActorCritic, objective: Objective, batch: Batch) ->
         objective: Which gives reward and discount.
         batch: B relabelled transitions.
     """
+    if objective.auxiliary is not None and objective.auxiliary.gives_values:
+        return _update_without_critics(networks, objective.auxiliary, batch)
     transitions, inputs = batch.transitions, batch.inputs
     noise, next_noise = batch.noise
     kl_weight = networks.log_kl_weight.detach().exp()
@@ -134,47 +138,33 @@ def compute_update(networks: ActorCritic, objective: Objective, batch: Batch) ->
     }
     if networks.dynamics.is_learned:
         losses["dynamics_loss"] = dynamics_loss(log_prob_next)
-    if networks.log_kl_weight.requires_grad:
-        losses["temperature_loss"] = temperature_loss(
-            networks.log_kl_weight, policy_kl, networks.target_kl
-        )
+    losses |= _temperature_loss(networks, policy_kl)
     if objective.auxiliary is not None and auxiliary is not None:
         losses[f"{objective.auxiliary.name}_loss"] = auxiliary.loss
     predictions = Predictions(
         q_values, policy_q, policy_kl, kl_weight, log_prob_next, log_scale.detach(), next_value
     )
-    return Update(losses, target, backup, predictions)
+    return Update(losses, predictions, target, backup)
 
 
-def value_ahead(
-    networks: ActorCritic,
-    objective: Objective,
-    batch: Batch,
-    judged: JudgedTransitions,
-    last_value: Tensor,
-    kl_cost: Tensor,
-) -> Tensor:
-    """(B,) V(s', g) as the steps that follow say, which may be none, and terminal states.
+def _temperature_loss(networks: ActorCritic, policy_kl: Tensor) -> dict[str, Tensor]:
+    weight = networks.log_kl_weight
+    if not weight.requires_grad:
+        return {}
+    return {"temperature_loss": temperature_loss(weight, policy_kl, networks.target_kl)}
 
-    Args:
-        networks: The actor-critic.
-        objective: Which gives reward and discount.
-        batch: B transitions and the steps that follow.
-        judged: The same transitions, judged.
-        last_value: (B,) value of the state after the last of these steps.
-        kl_cost: (B,) what acting costs a step, in nats.
-    """
-    goal, last = batch.inputs.goal, batch.last
-    to_goal = (last.goal - last.next_achieved_goal) / networks.goal_scale
-    stay = networks.dynamics.log_prob_of_staying(goal, to_goal)
-    staying = judged._replace(transitions=last.staying(), log_prob_goal=stay)
-    value = torch.where(last.terminated, objective.value_of_staying(staying), last_value)
-    for step in reversed(batch.following):
-        mean, log_scale = networks.dynamics(step.state_action)
-        log_prob = networks.dynamics.log_prob(goal, step.goal_offset - mean, log_scale)
-        further = judged._replace(transitions=step.transitions, log_prob_goal=log_prob)
-        backup = objective.reward_and_discount(further, value)
-        further_value = bellman_target(backup.reward, backup.discount, value) - kl_cost
-        within = step.transitions.within
-        value = further_value if within is None else torch.where(within, further_value, value)
-    return value
+
+def _update_without_critics(networks: ActorCritic, values: Auxiliary, batch: Batch) -> Update:
+    """The update of an objective whose own networks give the values that the policy follows."""
+    kl_weight = networks.log_kl_weight.detach().exp()
+    with torch.no_grad():
+        q_values = values.action_value(networks, batch.inputs, batch.transitions.actions)
+    actions, log_prob = networks.policy.sample(batch.inputs.state_goal, batch.noise[0])
+    policy_q = values.action_value(networks, batch.inputs, actions)
+    policy_kl = action_prior_kl(log_prob, actions)
+    losses = {
+        f"{values.name}_loss": values.evaluate(networks, batch).loss,
+        "policy_loss": policy_loss(policy_q, policy_kl, kl_weight),
+        **_temperature_loss(networks, policy_kl),
+    }
+    return Update(losses, Predictions(q_values.unsqueeze(0), policy_q, policy_kl, kl_weight))

@@ -24,15 +24,8 @@ def compute_metrics(networks: ActorCritic, batch: Batch, update: Update) -> dict
     is_trivial = distance < networks.trivial_distance
     trivial_relabelled = is_trivial[relabelled]
     quantities = {
-        "target": update.target,
-        "reward": update.backup.reward,
-        "discount": update.backup.discount,
-        "effective_horizon": effective_horizon(update.backup.discount),
-        **update.backup.metrics,
         "q_value": predictions.q_values,
         "policy_kl": predictions.policy_kl,
-        "log_prob_next": predictions.log_prob_next,
-        "dynamics_scale": predictions.log_scale.exp(),
         "relabelled_share": relabelled.double(),
         # A goal that is reached already teaches little.
         "trivial_goal_share": (
@@ -41,9 +34,28 @@ def compute_metrics(networks: ActorCritic, batch: Batch, update: Update) -> dict
             else trivial_relabelled.sum()
         ),
     }
+    quantities |= _of_the_backup(update)
     # As long as the policy reaches none of the episodes' own goals, their values must be low: here
     # over-estimation shows.
     unreached = ~(relabelled | is_trivial)
     if unreached.any():
         quantities["unreached_value"] = predictions.q_values[:, unreached]
     return quantities
+
+
+def _of_the_backup(update: Update) -> dict[str, Tensor]:
+    """What critics learn from; nothing where there are none."""
+    backup, predictions = update.backup, update.predictions
+    if backup is None or update.target is None:
+        return {}
+    assert predictions.log_prob_next is not None
+    assert predictions.log_scale is not None
+    return {
+        "target": update.target,
+        "reward": backup.reward,
+        "discount": backup.discount,
+        "effective_horizon": effective_horizon(backup.discount),
+        **backup.metrics,
+        "log_prob_next": predictions.log_prob_next,
+        "dynamics_scale": predictions.log_scale.exp(),
+    }

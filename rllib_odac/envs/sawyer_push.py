@@ -3,7 +3,11 @@
 The model is that of Meta-World's push, with a puck of the authors' size. What differs from
 `odac/MetaWorldPush-v0`: the hand stays at one height with its fingers closed, so that every action
 is a way in the plane, and hand and puck begin anywhere and are asked to be anywhere.
-Numbers are those of multiworld's `SawyerPushAndReachXYEnv` (github.com/vitchyr/multiworld).
+
+Ranges are those of multiworld's `SawyerPushAndReachEnvEasy-v0` (github.com/vitchyr/multiworld). Its
+puck is kept within its range at every step, and its hand gets 5 cm farther on every side. The first
+of that family, of Nair et al. 2018 (arXiv 1807.04742), has one range for both and lets the puck
+leave it: the hand cannot get behind a puck near an edge, so that many goals are out of reach there.
 """
 
 from __future__ import annotations
@@ -19,13 +23,14 @@ from rllib_odac.envs.base import FloatArray, GoalEnv
 from rllib_odac.envs.goals import Goals
 from rllib_odac.envs.sawyer import HAND, OBJECT, make_simulator, show_goal
 
-LOW, HIGH = np.array([-0.2, 0.5]), np.array([0.2, 0.7])  # m, of hand and puck
+HAND_LOW, HAND_HIGH = np.array([-0.15, 0.4]), np.array([0.15, 0.7])  # m
+PUCK_LOW, PUCK_HIGH = np.array([-0.1, 0.45]), np.array([0.1, 0.65])  # m
 HEIGHT = 0.06  # m, of the hand
 PUCK_RADIUS = 0.04  # m
 PUCK_HEIGHT = 0.02  # m, of its centre
 APART = 0.1  # m between hand and puck, at the beginning and in a goal
 SUCCESS_DISTANCE = 0.06  # m
-GOAL_SCALE = 0.2  # m
+GOAL_SCALE = 0.15  # m
 REPEATS = 2  # steps of the simulator, of 1 cm each
 CLOSED = 1.0
 
@@ -34,9 +39,9 @@ class SawyerPushEnv(GoalEnv, EzPickle):
     """`odac/SawyerPush-v0`: push a puck to a place on the table, and be at another one oneself.
 
     The observation (8,) is hand xy and puck xy, now and a step before. Actions in [-1, 1]^2 move
-    the hand by up to 2 cm along x and y, within x ± 0.2 and y 0.5 to 0.7. The goal (4,) is hand xy
-    and puck xy, uniform there, in metres; it is reached where all four together are within 0.06 m.
-    The horizon is 100 steps of 0.025 s.
+    the hand by up to 2 cm along x and y, within x ± 0.15 and y 0.4 to 0.7; the puck stays within
+    x ± 0.1 and y 0.45 to 0.65. The goal (4,) is hand xy and puck xy, uniform there, in metres; it
+    is reached where all four together are within 0.06 m. The horizon is 100 steps of 0.025 s.
 
     Args:
         render_mode: None, "rgb_array" or "human".
@@ -44,7 +49,8 @@ class SawyerPushEnv(GoalEnv, EzPickle):
 
     def __init__(self, render_mode: str | None = None) -> None:
         EzPickle.__init__(self, render_mode)
-        low, high = np.concatenate([LOW, LOW]), np.concatenate([HIGH, HIGH])
+        low = np.concatenate([HAND_LOW, PUCK_LOW])
+        high = np.concatenate([HAND_HIGH, PUCK_HIGH])
         super().__init__(
             make_simulator("push-v3", render_mode),
             desired_goal_space=gym.spaces.Box(low.astype(np.float32), high.astype(np.float32)),
@@ -56,21 +62,18 @@ class SawyerPushEnv(GoalEnv, EzPickle):
         puck = robot.model.geom("objGeom")
         puck.size[0] = PUCK_RADIUS
         puck.rbound[:] = np.hypot(PUCK_RADIUS, puck.size[1])
-        robot.mocap_low = np.append(LOW, HEIGHT)
-        robot.mocap_high = np.append(HIGH, HEIGHT)
+        robot.mocap_low = np.append(HAND_LOW, HEIGHT)
+        robot.mocap_high = np.append(HAND_HIGH, HEIGHT)
         self._before = np.zeros(4)
 
     def _reset_simulator(self, seed: int | None, options: dict[str, Any]) -> Any:
-        import mujoco
-
         robot: Any = self.simulator
         if seed is not None:
             robot.seed(seed)
         hand, puck = self._draw_places()
         robot.hand_init_pos = np.append(hand, HEIGHT)
         robot.reset()
-        robot._set_obj_xyz(np.append(puck, PUCK_HEIGHT))
-        mujoco.mj_forward(robot.model, robot.data)
+        self._place_puck(puck)
         raw = robot._get_obs()
         self._before = _places(raw)
         return raw
@@ -82,8 +85,22 @@ class SawyerPushEnv(GoalEnv, EzPickle):
             self.simulator.step(planar)
         return super().step(planar)
 
+    def _place_puck(self, place: NDArray[Any]) -> None:
+        """Lays the puck, at rest, at xy."""
+        import mujoco
+
+        robot: Any = self.simulator
+        robot._set_obj_xyz(np.append(place, PUCK_HEIGHT))
+        mujoco.mj_forward(robot.model, robot.data)
+
     def _observe(self, raw: Any) -> tuple[NDArray[Any], NDArray[Any]]:
-        before, self._before = self._before, _places(raw)
+        places = _places(raw)
+        puck = places[2:]
+        inside = np.clip(puck, PUCK_LOW, PUCK_HIGH)
+        if (puck != inside).any():
+            self._place_puck(inside)
+            places[2:] = inside
+        before, self._before = self._before, places
         return np.concatenate([self._before, before]), self._before
 
     def _draw_goal(self, raw: Any) -> NDArray[Any]:
@@ -93,7 +110,7 @@ class SawyerPushEnv(GoalEnv, EzPickle):
         """Places (2,) of hand and puck that do not touch each other."""
         random: np.random.Generator = self.simulator.np_random
         while True:
-            hand, puck = random.uniform(LOW, HIGH, (2, 2))
+            hand, puck = random.uniform(HAND_LOW, HAND_HIGH), random.uniform(PUCK_LOW, PUCK_HIGH)
             if np.linalg.norm(hand - puck) >= APART:
                 return hand, puck
 

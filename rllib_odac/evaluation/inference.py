@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rllib_odac.agent.actor_critic import ActorCritic
 from rllib_odac.agent.batch import Batch, prepare
-from rllib_odac.agent.objectives import Objective
+from rllib_odac.agent.objectives import DirectObjective, Objective
 from rllib_odac.agent.update import compute_update
 from rllib_odac.maths.losses import (
     bellman_target,
@@ -77,7 +77,8 @@ def infer(
         `discount`, the objective's (ODAC's r(s, a, g; q_Δ) and q_Δ(0)); `effective_horizon` in
         steps; `kl_cost`, kl_weight · KL(π‖p); and of objectives that infer their discount
         `log_prob_goal`, log p_ψ(g|s, a), and `discount_kl`. Values and rewards are in nats, or in
-        the objective's own units. `reward` is missing where it depends on the rest of the batch.
+        the objective's own units. `reward` is missing where it depends on the rest of the batch,
+        and of a `DirectObjective` there are `value` and `kl_cost` alone.
     """
     generator = torch.Generator().manual_seed(seed)
     chunk = max(1, ROWS_AT_ONCE // num_samples)
@@ -86,7 +87,8 @@ def infer(
         part = rows.map(operator.itemgetter(slice(i, i + chunk)))
         parts.append(_infer_rows(networks, objective, part, num_samples, generator))
     quantities = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    quantities["effective_horizon"] = effective_horizon(quantities["discount"])
+    if "discount" in quantities:
+        quantities["effective_horizon"] = effective_horizon(quantities["discount"])
     return {name: values.numpy() for name, values in quantities.items()}
 
 
@@ -111,14 +113,14 @@ def _infer_rows(
     predictions, backup = update.predictions, update.backup
     quantities = {
         "value": soft_value(predictions.policy_q, predictions.policy_kl, predictions.kl_weight),
-        "next_value": predictions.next_value,
-        "discount": backup.discount,
         "kl_cost": predictions.kl_weight * predictions.policy_kl,
     }
-    if objective.reward_is_local:
-        quantities["reward"] = backup.reward
-    if INFERS_DISCOUNT in backup.metrics:
-        quantities |= {name: backup.metrics[name] for name in ("log_prob_goal", "discount_kl")}
+    if backup is not None and predictions.next_value is not None:
+        quantities |= {"next_value": predictions.next_value, "discount": backup.discount}
+        if objective.reward_is_local:
+            quantities["reward"] = backup.reward
+        if INFERS_DISCOUNT in backup.metrics:
+            quantities |= {name: backup.metrics[name] for name in ("log_prob_goal", "discount_kl")}
     return {
         name: values.double().view(-1, num_samples).mean(1) for name, values in quantities.items()
     }
@@ -295,14 +297,17 @@ def missing_quantities(networks: ActorCritic, objective: Objective) -> list[str]
             "calibration, and no field of what depends on the next state."
         )
         sentences.append(
-            f"{name}'s discount is a constant: it infers no q_Δ and no termination time."
+            f"{name} learns values without rewards and a discount: there is no q_Δ and no "
+            "termination time."
+            if isinstance(objective, DirectObjective)
+            else f"{name}'s discount is a constant: it infers no q_Δ and no termination time."
         )
     elif not networks.dynamics.is_learned:
         sentences.append(
             "The model is fixed, not learned: there is no calibration, and no field of what "
             "depends on the next state."
         )
-    if not objective.reward_is_local:
+    if not (objective.reward_is_local or isinstance(objective, DirectObjective)):
         sentences.append(
             f"{name}'s reward depends on the other goals of a training batch: it cannot be given "
             "for an episode by itself."

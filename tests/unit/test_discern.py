@@ -20,7 +20,8 @@ def make_module(objective, goal_dim=2):
     torch.manual_seed(0)
     return SimpleNamespace(
         normalize_goal=lambda goal: goal / 3,
-        auxiliary=objective.auxiliary.build_networks(goal_dim, 7, (32, 32)),
+        trivial_distance=torch.tensor(0.03),
+        auxiliary=objective.auxiliary.build_networks(goal_dim, 5, 2, (32, 32)),
     )
 
 
@@ -68,7 +69,9 @@ def test_discriminator_is_as_good_as_chance_within_a_cluster_allows(trained):
     with torch.no_grad():
         logits = torch.cat(
             [
-                objective.auxiliary.similarities(embed(module, reached), embed(module, goal))
+                objective.auxiliary.similarities(
+                    embed(module, reached), embed(module, goal), torch.zeros(128, 128).bool()
+                )
                 for reached, goal in zip(
                     batch.auxiliary_goal.split(128), batch.goal.split(128), strict=True
                 )
@@ -113,24 +116,37 @@ def test_clipped_reward_is_the_similarity_of_the_embeddings():
 def test_decoys_are_the_goals_of_the_rows_that_follow():
     objective = DISCERNObjective(num_decoys=2, sharpness=5.0)
     reached, goal = (F.normalize(torch.randn(4, 3), dim=-1) for _ in range(2))
-    logits = objective.auxiliary.similarities(reached, goal)
+    same = torch.zeros(4, 4, dtype=torch.bool)
+    logits = objective.auxiliary.similarities(reached, goal, same)
     rows = [[0, 1, 2], [1, 2, 3], [2, 3, 0], [3, 0, 1]]
     expected = [[5 * float(reached[i] @ goal[j]) for j in row] for i, row in enumerate(rows)]
     assert torch.allclose(logits, torch.tensor(expected), atol=1e-6)
     many = DISCERNObjective(num_decoys=9).auxiliary
-    assert many.similarities(reached, goal).shape == (4, 4)  # no row twice
+    assert many.similarities(reached, goal, same).shape == (4, 4)  # no row twice
 
 
-def test_hindsight_pairs_a_goal_with_the_state_it_was_taken_from():
-    objective = DISCERNObjective()
+def test_the_same_goal_is_no_decoy():
+    objective = DISCERNObjective(num_decoys=3)
+    module, batch = make_module(objective), draw(4)
+    goal = batch.goal.clone()
+    goal[1] = goal[0] + 1e-3  # an object that has hardly moved
+    logits, _ = objective.auxiliary.logits(module, make_batch(batch._replace(goal=goal)))
+    assert torch.isneginf(logits).nonzero().tolist() == [[0, 1], [1, 3]]  # the other of the two
+
+
+def test_hindsight_goals_pay_where_they_were_taken_and_teach_nothing():
+    objective = DISCERNObjective(num_decoys=7)
     module, batch = make_module(objective), draw(32)
-    own = log_likelihood(objective, module, batch)
     relabelled = torch.arange(32) % 2 == 0
-    batch = batch._replace(relabelled=relabelled)
-    mixed = log_likelihood(objective, module, batch)
-    same = log_likelihood(objective, module, batch._replace(auxiliary_goal=batch.goal))
-    assert torch.allclose(mixed[~relabelled], own[~relabelled], atol=1e-5)
-    assert torch.allclose(mixed[relabelled], same[relabelled], atol=1e-5)
+    achieved = torch.where((torch.arange(32) % 4 == 0)[:, None], batch.goal, batch.auxiliary_goal)
+    batch = batch._replace(relabelled=relabelled, next_achieved_goal=achieved)
+    output = evaluate(objective, module, batch)
+    own = log_likelihood(objective, module, batch)[~relabelled]
+    assert torch.allclose(output.loss, -own.mean(), atol=1e-5)
+    assert (output.reward[::4] == 0).all()
+    assert (output.reward[2::4] < 0).all()  # relabelled, but s' is another state
+    all_hindsight = batch._replace(relabelled=torch.ones(32, dtype=torch.bool))
+    assert evaluate(objective, module, all_hindsight).loss == 0
 
 
 def test_rewards_are_constants_and_losses_reach_every_weight():

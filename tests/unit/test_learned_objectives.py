@@ -13,7 +13,12 @@ from rllib_odac.agent.batch import make_batches
 from rllib_odac.agent.update import compute_update
 from tests.conftest import small_config
 
-LOSSES = {"discern": "discriminator_loss", "uvd": "flow_loss"}
+LOSSES = {
+    "discern": "discriminator_loss",
+    "uvd": "flow_loss",
+    "contrastive": "contrastive_loss",
+    "quasimetric": "quasimetric_loss",
+}
 
 
 def own_networks(algorithm):

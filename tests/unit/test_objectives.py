@@ -85,7 +85,7 @@ def test_hindsight_pays_minus_one_until_the_goal_is_reached():
     next_value = torch.tensor([-2.0, -2.0, 0.0, -2.0])
     target = target_of(objective, batch, next_value)
     assert target.tolist() == pytest.approx([-1.8, -1.8, -1.0, -2.8])
-    assert objective.value_bounds(7.0) == (None, 0.0)
+    assert objective.value_bounds(7.0) == (pytest.approx(-10), 0.0)
 
 
 def test_hindsight_judges_as_the_environment_does():

@@ -45,7 +45,7 @@ def make_module(objective):
         goal_dim=1,
         goal_scale=torch.tensor(GOAL_SCALE),
         dynamics_inputs=lambda observation, achieved, actions: torch.cat([observation, actions], 1),
-        auxiliary=objective.auxiliary.build_networks(1, STATES + ACTIONS, ()),
+        auxiliary=objective.auxiliary.build_networks(1, STATES, ACTIONS, ()),
     )
 
 

@@ -7,15 +7,18 @@ from typing import Any
 
 from rllib_odac.agent.objectives.auxiliary import Auxiliary, AuxiliaryOutput
 from rllib_odac.agent.objectives.base import (
+    DirectObjective,
     DiscountedObjective,
     JudgedTransitions,
     Objective,
     RewardAndDiscount,
 )
+from rllib_odac.agent.objectives.contrastive import ContrastiveObjective
 from rllib_odac.agent.objectives.discern import DISCERNObjective
 from rllib_odac.agent.objectives.her import HERObjective
 from rllib_odac.agent.objectives.horizon import HorizonObjective
 from rllib_odac.agent.objectives.odac import ODACObjective
+from rllib_odac.agent.objectives.quasimetric import QuasimetricObjective
 from rllib_odac.agent.objectives.sac import SACObjective
 from rllib_odac.agent.objectives.uvd import UVDObjective
 from rllib_odac.settings import shown
@@ -27,19 +30,24 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "sac": SACObjective,
     "discern": DISCERNObjective,
     "uvd": UVDObjective,
+    "contrastive": ContrastiveObjective,
+    "quasimetric": QuasimetricObjective,
 }
 
 __all__ = [
     "OBJECTIVES",
     "Auxiliary",
     "AuxiliaryOutput",
+    "ContrastiveObjective",
     "DISCERNObjective",
+    "DirectObjective",
     "DiscountedObjective",
     "HERObjective",
     "HorizonObjective",
     "JudgedTransitions",
     "ODACObjective",
     "Objective",
+    "QuasimetricObjective",
     "RewardAndDiscount",
     "SACObjective",
     "UVDObjective",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
@@ -12,7 +12,7 @@ from rllib_odac.replay.relabelling import RelabelStrategy
 
 if TYPE_CHECKING:
     from rllib_odac.agent.actor_critic import ActorCritic
-    from rllib_odac.agent.batch import Batch
+    from rllib_odac.agent.batch import Batch, Inputs
 
 
 class AuxiliaryOutput(NamedTuple):
@@ -37,31 +37,44 @@ class Auxiliary(ABC):
     Attributes:
         name: What the loss is called in metrics, as "NAME_loss".
         goal_source: Where `Transitions.auxiliary_goal` comes from.
+        gives_values: Whether the policy follows `action_value`, and there are no critics.
     """
 
     name: str
     goal_source: RelabelStrategy
+    gives_values: ClassVar[bool] = False
 
     @abstractmethod
     def build_networks(
-        self, goal_dim: int, state_action_dim: int, hidden: Sequence[int]
+        self, goal_dim: int, state_dim: int, action_dim: int, hidden: Sequence[int]
     ) -> nn.Module:
         """The networks, which become `ActorCritic.auxiliary`.
 
         Args:
             goal_dim: G.
-            state_action_dim: D + G + A, the width of `Inputs.state_action`.
+            state_dim: D + G, the width of the state in `Inputs.state_action`.
+            action_dim: A, the width of the rest of it.
             hidden: Widths of hidden layers.
         """
 
+    def action_value(self, networks: ActorCritic, inputs: Inputs, actions: Tensor) -> Tensor:
+        """(B,) Q(s, a, g), differentiable to the actions alone; for those that give values.
+
+        Args:
+            networks: All of them.
+            inputs: Of B transitions.
+            actions: (B, A).
+        """
+        raise NotImplementedError(f"{type(self).__name__} gives no values.")
+
     @abstractmethod
     def evaluate(
-        self, networks: ActorCritic, batch: Batch, next_actions: Tensor
+        self, networks: ActorCritic, batch: Batch, next_actions: Tensor | None = None
     ) -> AuxiliaryOutput:
         """Loss, and reward or bound, of a batch.
 
         Args:
             networks: All of them.
             batch: With `transitions.auxiliary_goal` and `auxiliary_noise`.
-            next_actions: (B, A) fresh actions a' at s'.
+            next_actions: (B, A) fresh actions a' at s', where there are critics.
         """

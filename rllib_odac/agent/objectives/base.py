@@ -108,6 +108,17 @@ class Objective(ABC):
         return None, None
 
 
+class DirectObjective(Objective):
+    """An objective whose `Auxiliary` gives the values itself: nothing is backed up."""
+
+    reward_is_local = False
+
+    def reward_and_discount(
+        self, batch: JudgedTransitions, next_value: Tensor
+    ) -> RewardAndDiscount:
+        raise NotImplementedError(f"{type(self).__name__} learns values without rewards.")
+
+
 class DiscountedObjective(Objective):
     """An objective whose discount is a constant γ.
 

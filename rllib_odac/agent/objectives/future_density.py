@@ -64,10 +64,10 @@ class FutureDensity(Auxiliary):
         self.num_layers = num_layers
 
     def build_networks(
-        self, goal_dim: int, state_action_dim: int, hidden: Sequence[int]
+        self, goal_dim: int, state_dim: int, action_dim: int, hidden: Sequence[int]
     ) -> nn.Module:
         num_judged = len(range(goal_dim)[self.judged])
-        return ConditionalFlow(num_judged, state_action_dim, self.hidden, self.num_layers)
+        return ConditionalFlow(num_judged, state_dim + action_dim, self.hidden, self.num_layers)
 
     def log_ball_volume(self, goal_dim: int) -> float:
         """log |B| in G dimensions, in the environment's units to the power G."""
@@ -76,12 +76,13 @@ class FutureDensity(Auxiliary):
         return unit_ball + goal_dim * math.log(self.success_distance)
 
     def evaluate(
-        self, networks: ActorCritic, batch: Batch, next_actions: Tensor
+        self, networks: ActorCritic, batch: Batch, next_actions: Tensor | None = None
     ) -> AuxiliaryOutput:
         """The flow's negative log-likelihood of futures, and the bound at (s', a')."""
         transitions = batch.transitions
         assert transitions.auxiliary_goal is not None, "the replay draws goals by `goal_source`"
         assert batch.auxiliary_noise is not None
+        assert next_actions is not None
         flow, scale = networks.auxiliary, networks.goal_scale
         assert isinstance(flow, ConditionalFlow)
         goal_dim = flow.dim

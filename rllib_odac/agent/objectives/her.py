@@ -82,6 +82,6 @@ class HERObjective(DiscountedObjective):
         return self.discounted(reward)
 
     def value_bounds(self, max_log_prob: float) -> tuple[float | None, float | None]:
-        # Rewards for success are at most 0 and the KL is not negative. From below there is no
-        # bound: with the KL's weight the value can be lower than −1/(1−γ).
-        return None, 0.0 if self.reward == "success" else None
+        # The clip of Andrychowicz et al. 2017, appendix A. It cuts off what the KL costs where no
+        # goal is in reach, which no choice of an action depends on.
+        return (-1 / (1 - self.discount), 0.0) if self.reward == "success" else (None, None)

@@ -25,8 +25,9 @@ class UVDObjective(DiscountedObjective):
     goal, so that the density F of discounted futures gives them without waiting for rewards to
     spread. See `FutureDensity` for F, for c and for what the bound leaves out.
 
-    The critics' goals are relabelled as under every other objective. Where chance decides, futures
-    as goals make risks look small; `relabel={"random": 0.8, "own": 0.2}` does without them.
+    The authors' target is max(γ Q(s', a', g), c F(g | s', a')) of the episodes' own goals. Here it
+    is r + γ max(Q, c F), and the critics' goals are relabelled as under every other objective;
+    `relabel={"own": 1.0}` is theirs. Where chance decides, futures as goals make risks look small.
 
     Args:
         goals: When a goal is reached: within a distance ε of its judged coordinates.

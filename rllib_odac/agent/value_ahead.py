@@ -1,0 +1,45 @@
+"""V(s', g) of terminal states, and from several replayed steps."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rllib_odac.agent.actor_critic import ActorCritic
+from rllib_odac.agent.batch import Batch
+from rllib_odac.agent.objectives.base import JudgedTransitions, Objective
+from rllib_odac.maths.losses import bellman_target
+
+
+def value_ahead(
+    networks: ActorCritic,
+    objective: Objective,
+    batch: Batch,
+    judged: JudgedTransitions,
+    last_value: Tensor,
+    kl_cost: Tensor,
+) -> Tensor:
+    """(B,) V(s', g) as the steps that follow say, which may be none, and terminal states.
+
+    Args:
+        networks: The actor-critic.
+        objective: Which gives reward and discount.
+        batch: B transitions and the steps that follow.
+        judged: The same transitions, judged.
+        last_value: (B,) value of the state after the last of these steps.
+        kl_cost: (B,) what acting costs a step, in nats.
+    """
+    goal, last = batch.inputs.goal, batch.last
+    to_goal = (last.goal - last.next_achieved_goal) / networks.goal_scale
+    stay = networks.dynamics.log_prob_of_staying(goal, to_goal)
+    staying = judged._replace(transitions=last.staying(), log_prob_goal=stay)
+    value = torch.where(last.terminated, objective.value_of_staying(staying), last_value)
+    for step in reversed(batch.following):
+        mean, log_scale = networks.dynamics(step.state_action)
+        log_prob = networks.dynamics.log_prob(goal, step.goal_offset - mean, log_scale)
+        further = judged._replace(transitions=step.transitions, log_prob_goal=log_prob)
+        backup = objective.reward_and_discount(further, value)
+        further_value = bellman_target(backup.reward, backup.discount, value) - kl_cost
+        within = step.transitions.within
+        value = further_value if within is None else torch.where(within, further_value, value)
+    return value
