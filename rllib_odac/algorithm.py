@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import Any, Self
 
@@ -150,11 +151,12 @@ class ODAC(Algorithm):
     def evaluate_held_out(self, num_episodes: int, seed: int = 0) -> dict[str, float]:
         """Evaluates deterministically on held-out goals; see `evaluation.evaluate.summarize`."""
         group = self.eval_env_runner_group or self.env_runner_group
-        group.sync_weights(
-            from_worker_or_learner_group=self.learner_group,
-            timeout_seconds=None,
-            inference_only=True,
-        )
+        with self._supervised("hand over their weights"):
+            group.sync_weights(
+                from_worker_or_learner_group=self.learner_group,
+                timeout_seconds=None,
+                inference_only=True,
+            )
         return summarize(evaluate_episodes(group, num_episodes, seed))
 
     @override(Algorithm)
@@ -197,7 +199,10 @@ class ODAC(Algorithm):
             "went_on": went_on,
         }
         checkpoint = Storage.of(path, filesystem)
-        with self._checkpointer.writing(checkpoint, content) as target:
+        with (
+            self._supervised("save"),
+            self._checkpointer.writing(checkpoint, content) as target,
+        ):
             super().save_to_path(target.path, filesystem=target.filesystem, **kwargs)
         if self._training.requests is None:
             self._training.accounting.drop_unfinished()
@@ -212,6 +217,10 @@ class ODAC(Algorithm):
         Raises:
             DamagedCheckpoint: If it is not whole. The algorithm is then as it was.
         """
+        with self._supervised("restore a checkpoint"):
+            self._restore(path, *args, filesystem=filesystem, **kwargs)
+
+    def _restore(self, path: Any, *args: Any, filesystem: FileSystem | None, **kwargs: Any) -> None:
         if kwargs.get("component") is not None:
             checkpoint, manifest = Storage.of(path, filesystem), None
         else:
@@ -290,6 +299,10 @@ class ODAC(Algorithm):
         super().set_state(state)
         if ALGORITHM_STATE in state:
             self._training.set_state(state[ALGORITHM_STATE])
+
+    def _supervised(self, purpose: str) -> AbstractContextManager[None]:
+        """Looks after what is asked of remote learners meanwhile: see `Supervision`."""
+        return self._training.calls.supervision.waiting(purpose)
 
     def _count_dropped(self, episodes: int) -> None:
         self.metrics.log_value(EPISODES_DROPPED, episodes, reduce="lifetime_sum")

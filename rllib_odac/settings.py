@@ -107,6 +107,13 @@ class ObjectiveSettings:
     kl_weight: float | str = setting(
         0.05, NON_NEGATIVE.or_auto(), "weight of KL(π‖p)", network=True, mutable=True
     )
+    action_prior_scale: float | None = setting(
+        None,
+        POSITIVE.or_none(),
+        "σ of a Gaussian prior p(a|s), cut off at the bounds; None is uniform",
+        "half-widths of actions",
+        network=True,
+    )
 
 
 @_group
@@ -233,6 +240,9 @@ class RLlibSettings:
     evaluation_duration: int = setting(20, COUNT, "episodes of an evaluation", "episodes")
     sample_timeout_s: float = setting(
         60.0, POSITIVE, "time to wait for samples of env runners", "s"
+    )
+    learner_timeout_s: float = setting(
+        600.0, POSITIVE, "time that remote learners may take for one answer, or count as dead", "s"
     )
     env_runner_restore_timeout_s: float = setting(
         600.0, POSITIVE, "time without any sample after which a run gives up", "s"

@@ -21,6 +21,7 @@ from ray.rllib.core.learner.learner_group import LearnerGroup
 
 from rllib_odac.learner import ODACTorchLearner
 from rllib_odac.ray_compat import is_dead, learner_actors, local_learner
+from rllib_odac.runtime.supervision import Supervision
 
 NUM_EXPLORATION_GOALS = 256  # achieved goals that each learner draws anew in every call
 CALLS_AHEAD = 2  # calls of learners under way: one that is worked on and one that follows at once
@@ -65,13 +66,24 @@ class LearnerCalls:
     Args:
         group: One local learner, whose calls are made at once, or remote ones.
         publish: Whether the first learner puts new weights into the object store.
+        timeout_s: Time after which remote learners that do not answer count as dead.
+
+    Attributes:
+        has_failed: Whether a learner has failed, for which the others may wait for ever.
+        supervision: Of every wait on remote learners.
     """
 
-    def __init__(self, group: LearnerGroup, publish: bool) -> None:
+    def __init__(self, group: LearnerGroup, publish: bool, timeout_s: float) -> None:
         self._group = group
         self._publish = publish
         self._calls: list[Call] = []
         self.has_failed = False
+        self.supervision = Supervision(
+            "Learners", self._actors, timeout_s, setting="learner_timeout_s"
+        )
+
+    def _actors(self) -> list[Any]:
+        return [] if self._group.is_local else learner_actors(self._group)
 
     @property
     def references(self) -> list[ray.ObjectRef]:
@@ -104,6 +116,8 @@ class LearnerCalls:
         """Hands learner i the episodes, or references to them, of shards[i], and has it update."""
         arguments = (shards, num_updates, timesteps, self._publish and num_updates > 0)
         call = Call(num_updates, transitions)
+        if not self._calls:
+            self.supervision.heard()  # they were idle until now
         if self._group.is_local:
             result = _update(local_learner(self._group), *arguments)
             if isinstance(result, Exception):
@@ -133,9 +147,15 @@ class LearnerCalls:
                     raise result
                 call.waiting.remove(reference)
                 call.results.append(result)
+                self.supervision.heard()
         done = [call for call in self._calls if not call.waiting]
         self._calls = [call for call in self._calls if call.waiting]
         return done
+
+    def check(self) -> None:
+        """Kills learners that have not answered for too long; `collect` raises what follows."""
+        if any(call.waiting for call in self._calls):
+            self.supervision.check("update")
 
     def has_dead_learner(self) -> bool:
         """Whether a learner's process is dead. After a failure it takes a while to be known."""
@@ -151,7 +171,9 @@ class LearnerCalls:
 
     def cancel(self) -> None:
         """Waits for all calls and drops what they bring."""
-        wait(self.references, None, len(self.references))
+        while references := self.references:
+            self.collect(wait(references, timeout_s=1))
+            self.check()
         self._calls.clear()
 
 

@@ -75,7 +75,7 @@ class Training:
                 config.env_runner_restore_timeout_s,
                 self.accounting,
             )
-        self.calls = LearnerCalls(learners, publish=self.requests is not None)
+        self.calls = LearnerCalls(learners, self.requests is not None, config.learner_timeout_s)
         self._config = config
         self._env_runners = env_runners
         self._learners = learners
@@ -141,6 +141,7 @@ class Training:
             time.sleep(0.1)  # no env runner is alive: RLlib is to look again, but not at once
         ready = wait(references, timeout_s=0 if self._can_call_learners else 1)
         self._take_results(ready)
+        self.calls.check()
         return requests.collect(ready)
 
     def _may_request(self, requests: EnvRunnerRequests) -> bool:
@@ -218,7 +219,8 @@ class Training:
 
     def _await_learners(self) -> None:
         while references := self.calls.references:
-            self._take_results(wait(references, timeout_s=60))
+            self._take_results(wait(references, timeout_s=1))
+            self.calls.check()
 
     def _take_results(self, ready: Collection[Any]) -> None:
         """Takes in what learners have answered."""
@@ -252,11 +254,12 @@ class Training:
 
     def sync_weights(self) -> None:
         """Gives env runners the learners' weights now, and waits for them."""
-        self._env_runners.sync_weights(
-            from_worker_or_learner_group=self._learners,
-            policies=[DEFAULT_MODULE_ID],
-            inference_only=True,
-        )
+        with self.calls.supervision.waiting("hand over their weights"):
+            self._env_runners.sync_weights(
+                from_worker_or_learner_group=self._learners,
+                policies=[DEFAULT_MODULE_ID],
+                inference_only=True,
+            )
 
     # Ending and restoring -------------------------------------------------------------------------
 

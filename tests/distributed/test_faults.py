@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 
@@ -14,6 +15,7 @@ from ray import cloudpickle
 from rllib_odac.experiments.run import Run
 from rllib_odac.experiments.spec import RunSpec
 from rllib_odac.runtime.faults import EnvRunnersLostError
+from rllib_odac.runtime.supervision import Supervision
 from tests import faulty
 from tests.conftest import small_config
 
@@ -153,8 +155,31 @@ def test_an_env_runner_that_stalls_is_restarted_and_in_the_end_given_up(ray_clus
     algorithm.stop()
 
 
-def test_a_run_goes_on_from_its_checkpoint_when_a_learner_dies(ray_cluster, tmp_path, caplog):
-    settings = {"hidden": [32, 32], "updates_per_env_step": 0.2}
+def test_a_wait_on_a_frozen_process_ends_with_a_word(ray_cluster, caplog):
+    @ray.remote(num_cpus=0)
+    class Sleeper:
+        def sleep(self, seconds):
+            time.sleep(seconds)
+
+    sleepers = [Sleeper.remote() for _ in range(2)]
+    ray.get([sleeper.sleep.remote(0) for sleeper in sleepers])
+    supervision = Supervision("Learners", lambda: sleepers, 2, "learner_timeout_s")
+    with supervision.waiting("save"):  # in time: nothing happens
+        ray.get(sleepers[0].sleep.remote(0.1))
+    assert not caplog.text
+    with pytest.raises(ray.exceptions.RayActorError), supervision.waiting("save"):
+        ray.get(sleepers[0].sleep.remote(600))
+    assert "Learners have taken 0 s to save; after 2 s (learner_timeout_s)" in caplog.text
+    assert "Learners did not save within 2 s (learner_timeout_s); they are killed." in caplog.text
+
+
+@pytest.mark.parametrize(
+    "blow", [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGSTOP]
+)
+def test_a_run_goes_on_from_its_checkpoint_when_a_learner_dies_or_freezes(
+    ray_cluster, tmp_path, caplog, blow
+):
+    settings = {"hidden": [32, 32], "updates_per_env_step": 0.2, "learner_timeout_s": 15}
     spec = RunSpec(
         "odac/Box2D-v0",
         steps=2000,
@@ -173,7 +198,7 @@ def test_a_run_goes_on_from_its_checkpoint_when_a_learner_dies(ray_cluster, tmp_
             learners = run._algorithm.learner_group
             pids = [each.get() for each in learners.foreach_learner(lambda _: os.getpid())]
             killed.append(pids[1])
-            os.kill(pids[1], 9)
+            os.kill(pids[1], blow)
 
     run = Run(spec, tmp_path / "run", on_row=kill_a_learner)
     summary = run.train()
@@ -183,3 +208,9 @@ def test_a_run_goes_on_from_its_checkpoint_when_a_learner_dies(ray_cluster, tmp_
     assert summary["updates"] == int((summary["env_steps"] - 500) * 0.2)
     steps = [row["env_steps"] for row in run.rows]
     assert steps == sorted(set(steps))
+    if blow == signal.SIGSTOP:
+        assert "(learner_timeout_s); they are killed." in caplog.text
+        deadline = time.monotonic() + 30
+        while os.path.exists(f"/proc/{killed[0]}"):  # nothing is left of it
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
