@@ -107,13 +107,6 @@ class ObjectiveSettings:
     kl_weight: float | str = setting(
         0.05, NON_NEGATIVE.or_auto(), "weight of KL(π‖p)", network=True, mutable=True
     )
-    action_prior_scale: float | None = setting(
-        None,
-        POSITIVE.or_none(),
-        "σ of a Gaussian prior p(a|s), cut off at the bounds; None is uniform",
-        "half-widths of actions",
-        network=True,
-    )
 
 
 @_group

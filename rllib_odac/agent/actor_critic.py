@@ -16,7 +16,7 @@ from rllib_odac.agent.networks import (
     SquashedGaussianPolicy,
     policy_inputs,
 )
-from rllib_odac.maths.losses import LOG_2, TruncatedNormalPrior
+from rllib_odac.maths.losses import LOG_2
 
 if TYPE_CHECKING:
     from rllib_odac.agent.objectives.auxiliary import Auxiliary
@@ -35,7 +35,6 @@ class ActorCritic(nn.Module):
         action_dim: A.
         hidden: Widths of the hidden layers of every network.
         kl_weight: Weight of KL(π‖p) in the value, or "auto" to learn it.
-        action_prior_scale: σ of a Gaussian p(a|s), cut off at the bounds; None for a uniform one.
         num_critics: E.
         layer_norm: Whose hidden layers are normalised: "none", those of "critics" or of "all".
         target_critics: M, of which the target takes the minimum; None for all E.
@@ -61,7 +60,6 @@ class ActorCritic(nn.Module):
         *,
         hidden: Sequence[int],
         kl_weight: float | str,
-        action_prior_scale: float | None = None,
         num_critics: int = 2,
         layer_norm: str = "none",
         target_critics: int | None = None,
@@ -79,9 +77,6 @@ class ActorCritic(nn.Module):
         self.num_critics = num_critics
         self.num_target_critics = target_critics or num_critics
         self.min_scale = dynamics_min_scale
-        self.action_prior = (
-            None if action_prior_scale is None else TruncatedNormalPrior(action_prior_scale)
-        )
         state_dim = observation_dim + goal_dim
         self.observation_normalizer = RunningNormalizer(observation_dim)
         # One scale for all coordinates of a goal keeps distances what they are, up to the unit.
@@ -146,7 +141,7 @@ class ActorCritic(nn.Module):
 
     @property
     def target_kl(self) -> float:
-        """KL to a uniform action prior, in nats, that a policy of entropy −A nats has."""
+        """KL to the uniform action prior, in nats, that a policy of entropy −A nats has."""
         return self.action_dim * (1 + LOG_2)
 
     def normalize_goal(self, goal: Tensor) -> Tensor:

@@ -96,12 +96,12 @@ def compute_update(networks: ActorCritic, objective: Objective, batch: Batch) ->
         if batch.target_critics is not None:
             next_q = next_q[batch.target_critics]
         next_q = next_q.amin(0)
-        next_kl = action_prior_kl(next_log_prob, next_actions, networks.action_prior)
+        next_kl = action_prior_kl(next_log_prob, next_actions)
     actions, log_prob = networks.policy.sample(inputs.state_goal, noise)
     policy_q = networks.critic(inputs.state_goal, actions, frozen=True)
     # The minimum of many critics would be too pessimistic: their mean, as in REDQ.
     policy_q = policy_q.amin(0) if batch.target_critics is None else policy_q.mean(0)
-    policy_kl = action_prior_kl(log_prob, actions, networks.action_prior)
+    policy_kl = action_prior_kl(log_prob, actions)
     q_values = networks.critic(inputs.state_goal, transitions.actions)
     mean, log_scale = networks.dynamics(inputs.state_action)
     to_goal = inputs.goal_offset - inputs.displacement  # g − φ(s')
@@ -161,7 +161,7 @@ def _update_without_critics(networks: ActorCritic, values: Auxiliary, batch: Bat
         q_values = values.action_value(networks, batch.inputs, batch.transitions.actions)
     actions, log_prob = networks.policy.sample(batch.inputs.state_goal, batch.noise[0])
     policy_q = values.action_value(networks, batch.inputs, actions)
-    policy_kl = action_prior_kl(log_prob, actions, networks.action_prior)
+    policy_kl = action_prior_kl(log_prob, actions)
     losses = {
         f"{values.name}_loss": values.evaluate(networks, batch).loss,
         "policy_loss": policy_loss(policy_q, policy_kl, kl_weight),

@@ -28,7 +28,7 @@ import pandas as pd
 
 from rllib_odac.checkpoints.manifest import checkpoints_of_run, read_manifest, restore_newest
 from rllib_odac.experiments.spec import RunSpec, check_same
-from rllib_odac.files import PARTIAL, write_json, write_text
+from rllib_odac.files import PARTIAL, locked, write_json, write_text
 from rllib_odac.metrics import FIGURES, LEARNING, METRICS
 from rllib_odac.runtime.cluster import Processes, check_room, join_or_start, num_cpus, processes
 from rllib_odac.runtime.faults import InterruptedRun
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from rllib_odac.algorithm import ODAC
 
 CHECKPOINTS_KEPT = 2
+LOCK = ".lock"  # of a run's directory, which one process at a time trains in
 MAX_LEARNER_FAILURES = 3  # in a row, without a new checkpoint in between, that a run survives
 PACKAGES = ("rllib-odac", "ray", "torch", "gymnasium", "mujoco", "numpy")  # named in the summary
 
@@ -129,14 +130,19 @@ class Run:
             What `summary.json` holds.
 
         Raises:
-            ValueError: If the cluster can never hold the run's processes.
+            ValueError: If the cluster can never hold the run's processes, or another process
+                trains in the same directory.
             InterruptedRun: After `stop`; the run can be resumed from where it was.
             RuntimeError: If learners die again and again without a new checkpoint in between.
         """
-        import ray
-
         if (summary := self.summary_if_finished) is not None:
             return summary
+        with locked(self.out / LOCK, f"out '{self.out}'"):
+            return self._train_to_the_end()
+
+    def _train_to_the_end(self) -> dict[str, Any]:
+        import ray
+
         if not ray.is_initialized():
             join_or_start(num_cpus=num_cpus(self.processes))
         check_room(self.processes)
@@ -273,7 +279,8 @@ class Run:
         """Writes a checkpoint, and removes the oldest."""
         directory = self.out / "checkpoints"
         algorithm.save_to_path(str(directory / f"step_{algorithm.env_steps:09d}"))
-        for old in sorted(directory.glob("step_*[0-9]"))[:-CHECKPOINTS_KEPT]:
+        kept = [path for path in checkpoints_of_run(self.out) if path.parent == directory]
+        for old in kept[CHECKPOINTS_KEPT:]:
             shutil.rmtree(old)
 
     def _restore(self, algorithm: ODAC) -> None:
@@ -303,7 +310,7 @@ class Run:
             raise ValueError(f"out is '{self.out}', which is a file; it must be a directory.")
         if not path.exists():
             # A run that was killed before it began may leave half a config.json.
-            if self.out.is_dir() and {*os.listdir(self.out)} - {f"config.json{PARTIAL}"}:
+            if self.out.is_dir() and {*os.listdir(self.out)} - {f"config.json{PARTIAL}", LOCK}:
                 raise ValueError(
                     f"out is '{self.out}', which holds other files; it must be empty, new, or a "
                     "run to resume."

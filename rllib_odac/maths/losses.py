@@ -129,27 +129,8 @@ def termination_probabilities(discount: Tensor) -> Tensor:
     return torch.cat([before[..., :-1] * (1 - discount), before[..., -1:]], dim=-1)
 
 
-class TruncatedNormalPrior:
-    """p(a | s) ∝ Π_i exp(−a_i² / 2σ²) on [−1, 1]^A: a prior of gentle actions.
-
-    Args:
-        scale: σ, in half-widths of the range of actions.
-    """
-
-    def __init__(self, scale: float) -> None:
-        self.scale = scale
-        inside = math.erf(1 / (scale * math.sqrt(2)))
-        self._log_mass = math.log(scale * math.sqrt(2 * math.pi) * inside)
-
-    def log_prob(self, actions: Tensor) -> Tensor:
-        """(..., A) log p of each coordinate, in nats."""
-        return -0.5 * (actions / self.scale).square() - self._log_mass
-
-
 def action_prior_kl(
-    log_prob: Tensor,
-    actions: Tensor,
-    action_prior: Distribution | TruncatedNormalPrior | None = None,
+    log_prob: Tensor, actions: Tensor, action_prior: Distribution | None = None
 ) -> Tensor:
     """One-sample estimate of KL(π(·|s, g) ‖ p(·|s)): log π(a|s, g) − log p(a|s), in nats. (B,)
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,6 +28,9 @@ from rllib_odac.checkpoints.manifest import (
     write_manifest,
 )
 from rllib_odac.checkpoints.storage import Storage
+from rllib_odac.experiments.run import LOCK, Run
+from rllib_odac.experiments.spec import RunSpec
+from rllib_odac.files import locked
 
 FILES = {"state.pkl": b"state" * 100, "learner/weights.pkl": b"w" * 3000, "replay/shard.npz": b"rr"}
 
@@ -218,3 +222,27 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(tmp_path):
     assert len(seen) > 2  # it did get on, however busy the machine
     write(path, env_steps=5)
     assert [each.name for each in tmp_path.iterdir()] == ["c"]
+
+
+def test_rotation_counts_and_does_not_spell(tmp_path):
+    """After 999,999,999 comes 1,000,000,000, which is the lesser text."""
+    run = Run(RunSpec("odac/Box2D-v0", steps=2 * 10**9), tmp_path / "run")
+    for env_steps in (999_999_000, 999_999_999, 1_000_000_000, 1_000_000_001):
+        algorithm = SimpleNamespace(
+            env_steps=env_steps, save_to_path=lambda path, steps=env_steps: write(Path(path), steps)
+        )
+        run._save_checkpoint(algorithm)
+    kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert kept == ["step_1000000000", "step_1000000001"]
+
+
+def test_one_process_at_a_time_trains_in_a_directory(tmp_path):
+    out = tmp_path / "run"
+    run = Run(RunSpec("odac/Box2D-v0", steps=100), out)
+    with (
+        locked(out / LOCK, "out"),
+        pytest.raises(ValueError, match=f"^out '{out}' is in use by another process.$"),
+    ):
+        run.train()
+    assert os.listdir(out) == [LOCK]
+    Run(RunSpec("odac/Box2D-v0", steps=100), out)  # nothing stands in the way afterwards
