@@ -34,7 +34,7 @@ docs: $(VENV)/.installed-dev
 
 # What is missing of the learning results: days on two cores, and it goes on where it stopped.
 learning: $(VENV)/.installed-dev
-	@for study in paper_comparison.py paper_ablation.py uniform_tail.yaml; do \
+	@for study in paper_comparison.py paper_ablation.py fetch_push_variants.yaml; do \
 		$(PY) -m rllib_odac.cli study tune_configs/$$study --runs runs/paper \
 			--out benchmarks/results/$${study%.*} || exit 1; \
 	done

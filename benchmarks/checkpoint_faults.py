@@ -37,7 +37,8 @@ import pandas as pd
 import ray
 
 from rllib_odac import ODAC, ODACConfig
-from rllib_odac.checkpoints.manifest import check_checkpoint, locate_checkpoint
+from rllib_odac.checkpoints.atomic import locate_checkpoint
+from rllib_odac.checkpoints.manifest import check_checkpoint
 from rllib_odac.checkpoints.storage import Storage
 
 Row = dict[str, Any]

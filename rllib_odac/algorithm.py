@@ -17,7 +17,8 @@ from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from ray.tune import Checkpoint
 
 from rllib_odac.checkpoints.checkpointer import Checkpointer
-from rllib_odac.checkpoints.manifest import REPLAY_DIRECTORY, open_checkpoint
+from rllib_odac.checkpoints.find import open_checkpoint
+from rllib_odac.checkpoints.manifest import REPLAY_DIRECTORY
 from rllib_odac.checkpoints.storage import Storage
 from rllib_odac.config import ODACConfig
 from rllib_odac.deploy.files import policy_files

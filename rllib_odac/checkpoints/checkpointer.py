@@ -14,13 +14,9 @@ from typing import Any
 
 from ray.rllib.core.learner.learner_group import LearnerGroup
 
-from rllib_odac.checkpoints.manifest import (
-    REPLAY_DIRECTORY,
-    atomic_directory,
-    open_checkpoint,
-    suggesting_whole_checkpoint,
-    write_manifest,
-)
+from rllib_odac.checkpoints.atomic import atomic_directory
+from rllib_odac.checkpoints.find import open_checkpoint, suggesting_whole_checkpoint
+from rllib_odac.checkpoints.manifest import REPLAY_DIRECTORY, write_manifest
 from rllib_odac.checkpoints.shards import check_shards, load_shards, save_shards, updates_saved
 from rllib_odac.checkpoints.storage import Storage
 from rllib_odac.deploy.files import DIRECTORY as POLICY_DIRECTORY

@@ -13,7 +13,7 @@ from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, COMPONENT
 from ray.rllib.core import DEFAULT_MODULE_ID as MODULE
 
 from rllib_odac.agent.actor_critic import ActorCritic
-from rllib_odac.checkpoints.manifest import open_checkpoint, resolve_checkpoint
+from rllib_odac.checkpoints.find import open_checkpoint, resolve_checkpoint
 from rllib_odac.config import ODACConfig
 from rllib_odac.env_runner import GoalEnvRunner
 from rllib_odac.envs.goals import reported_distance

@@ -20,8 +20,8 @@ from matplotlib.lines import Line2D
 
 MOST_CURVES = 10  # further tasks are left out of the picture
 # Okabe and Ito's palette; lines differ without colour too.
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_LINES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 3)))
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8B6F47")
+_LINES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 3)), (0, (1, 1)))
 
 
 def plot_comparison(comparison: Comparison, path: Path) -> None:

@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from rllib_odac.checkpoints.manifest import checkpoints_of_run, read_manifest, restore_newest
+from rllib_odac.checkpoints.find import checkpoints_of_run, restore_newest
+from rllib_odac.checkpoints.manifest import read_manifest
 from rllib_odac.experiments.spec import RunSpec, check_same
 from rllib_odac.files import PARTIAL, locked, write_json, write_text
 from rllib_odac.metrics import FIGURES, LEARNING, METRICS

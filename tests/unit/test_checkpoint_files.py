@@ -15,16 +15,13 @@ import numpy as np
 import pytest
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
+from rllib_odac.checkpoints.atomic import atomic_directory, locate_checkpoint
+from rllib_odac.checkpoints.find import checkpoints_of_run, open_checkpoint, restore_newest
 from rllib_odac.checkpoints.manifest import (
     MANIFEST,
     DamagedCheckpoint,
-    atomic_directory,
     check_checkpoint,
-    checkpoints_of_run,
-    locate_checkpoint,
-    open_checkpoint,
     read_manifest,
-    restore_newest,
     write_manifest,
 )
 from rllib_odac.checkpoints.storage import Storage
@@ -136,9 +133,34 @@ def test_a_file_system_that_cannot_rename_is_written_in_place(tmp_path):
     assert check_checkpoint(tmp_path / "deep" / "c")["env_steps"] == 4
     with pytest.raises(RuntimeError):
         fail("deep/c", RuntimeError, filesystem)
-    assert not (tmp_path / "deep" / "c" / "half.pkl").exists()
+    with pytest.raises(RuntimeError):
+        fail("deep/new", RuntimeError, filesystem)
     with pytest.raises(DamagedCheckpoint):
-        open_checkpoint("deep/c", filesystem)
+        open_checkpoint("deep/new", filesystem)
+    # The earlier one is there until the later is whole, and nothing of what failed.
+    assert open_checkpoint("deep/c", filesystem)[1]["env_steps"] == 4
+    assert not list(tmp_path.rglob("half.pkl"))
+    write("deep/c", env_steps=5, filesystem=filesystem)
+    assert open_checkpoint("deep/c", filesystem)[1]["env_steps"] == 5
+    assert not (tmp_path / "deep" / "c.partial").exists()
+
+
+@pytest.mark.parametrize("copied", range(len(FILES) + 1))
+def test_a_kill_while_one_is_replaced_where_nothing_can_be_renamed(tmp_path, copied):
+    filesystem = SubTreeFileSystem(str(tmp_path), LocalFileSystem())
+    write("c", env_steps=1, filesystem=filesystem)
+    write("c.partial", env_steps=2, filesystem=filesystem)
+    # So far the replacement had come: the earlier one gone, some files of the later in its place.
+    (tmp_path / "c" / MANIFEST).unlink()
+    for name in list(FILES)[copied:]:
+        (tmp_path / "c" / name).unlink()
+    assert open_checkpoint("c", filesystem)[1]["env_steps"] == 2
+    with pytest.raises(RuntimeError):
+        fail("c", RuntimeError, filesystem)
+    assert open_checkpoint("c", filesystem)[1]["env_steps"] == 2
+    write("c", env_steps=3, filesystem=filesystem)
+    assert check_checkpoint(tmp_path / "c")["env_steps"] == 3
+    assert not (tmp_path / "c.partial").exists()
 
 
 def test_a_kill_between_two_names_leaves_the_earlier_one_to_be_found(tmp_path):
