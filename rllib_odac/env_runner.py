@@ -28,7 +28,7 @@ from rllib_odac.agent.exploration import ExplorationGoalAssignment, HeldRandomAc
 from rllib_odac.envs import make_vector_env
 from rllib_odac.envs.goals import reported_distance, reported_success
 from rllib_odac.ray_compat import was_restarted
-from rllib_odac.replay.episodes import COLUMNS, Array, GoalEpisode, OpenEpisodes
+from rllib_odac.replay.episodes import COLUMNS, Array, GoalEpisode, OpenEpisodes, check_it_ends
 from rllib_odac.replay.exploration_goals import ExplorationGoals, validate_exploration_goals
 
 TRAINING_SEEDS = 2**31  # training uses environment seeds below, held-out goals those from here on
@@ -166,7 +166,7 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         self._goals = ExplorationGoalAssignment(self.num_envs, goal_dim, self._own_goal_share)
         self._goals.choose(np.ones(self.num_envs, bool), self._exploration_goals, self.rng)
         self._observation = self._goals.applied_to(observation)
-        self._open = OpenEpisodes(self._observation, action_dim)
+        self._open = OpenEpisodes(self._observation, action_dim, self.config.replay_capacity)
         self._needs_initial_reset = False
 
     def set_exploration_goals(self, goals: Array) -> None:
@@ -338,6 +338,7 @@ class GoalEnvRunner(SingleAgentEnvRunner):
             self._observation, reward, terminated, truncated, infos = results
             result["episode_return"][running] += reward[running]
             result["episode_length"][running] += 1
+            check_it_ends(int(result["episode_length"].max()), self.config.replay_capacity)
             too_long = result["episode_length"] == self.config.max_episode_steps
             ended = running & (terminated | truncated | too_long)
             if ended.any():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,33 @@ COLUMNS = ("observation", "achieved_goal", "desired_goal")
 ACTIONS = "actions"
 FIRST_ROOM = 256  # steps that open episodes have room for at first
 
+LONG = 10_000  # steps of an episode after which it is worth a word
+
 Array = np.ndarray[Any, np.dtype[Any]]
+
+logger = logging.getLogger(__name__)
+
+
+def check_it_ends(steps: int, longest: int) -> None:
+    """Warns of an episode that gets long, and refuses one that has no end.
+
+    Args:
+        steps: That it has made, every number of them once.
+        longest: Steps that a replay has room for.
+
+    Raises:
+        ValueError: If it has made more.
+    """
+    if steps == LONG:
+        logger.warning(
+            "An episode has gone on for %d steps; max_episode_steps would cut it.",
+            steps,
+        )
+    if steps > longest:
+        raise ValueError(
+            f"An episode has gone on for {steps} steps, more than replay_capacity ({longest}) has "
+            "room for: give max_episode_steps, the number of steps after which an episode is cut."
+        )
 
 
 @dataclass(slots=True)
@@ -47,13 +74,15 @@ class OpenEpisodes:
     Args:
         observation: the first states, columns (N, D).
         action_dim: A.
+        longest: Steps that an episode may have at most.
     """
 
-    def __init__(self, observation: dict[str, Array], action_dim: int) -> None:
+    def __init__(self, observation: dict[str, Array], action_dim: int, longest: int) -> None:
         shapes = {name: observation[name].shape for name in COLUMNS}
         num_envs = len(observation[COLUMNS[0]])
         shapes[ACTIONS] = (num_envs, action_dim)
         self._rows = {n: np.empty((FIRST_ROOM, *s), dtype=np.float32) for n, s in shapes.items()}
+        self._longest = longest
         self._now = 0  # the row of the present states
         self._first = np.zeros(num_envs, dtype=np.int64)  # the row of each episode's first state
         self.is_open = np.ones(num_envs, dtype=bool)
@@ -96,9 +125,14 @@ class OpenEpisodes:
         return GoalEpisode(**columns, actions=actions, terminated=terminated)
 
     def _make_room(self) -> None:
-        """Forgets what belongs to no open episode; doubles the room if that is less than half."""
+        """Forgets what belongs to no open episode; doubles the room if that is less than half.
+
+        Raises:
+            ValueError: If an episode has no end.
+        """
         oldest = int(self._first.min(where=self.is_open, initial=self._now))
         kept = self._now + 1 - oldest
+        check_it_ends(kept - 1, self._longest)
         for name, rows in self._rows.items():
             room = len(rows) if 2 * kept <= len(rows) else 2 * len(rows)
             self._rows[name] = np.empty((room, *rows.shape[1:]), dtype=np.float32)

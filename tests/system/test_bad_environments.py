@@ -88,3 +88,18 @@ def test_an_endless_environment_is_cut_into_episodes(ray_cluster):
     assert not any(episode.terminated for episode in episodes)
     assert result["evaluation"]["env_runners"]["episode_length"] == 20
     algorithm.stop()
+
+
+@pytest.mark.parametrize("interval", [1, None], ids=["evaluated", "not evaluated"])
+def test_an_episode_without_an_end_is_refused_in_one_sentence(ray_cluster, interval):
+    config = small_config(replay_capacity=700, num_steps_before_learning=0)
+    config.environment(Drifting, env_config={"failure": None})
+    algorithm = config.evaluation(evaluation_interval=interval).build_algo()
+    with pytest.raises(ValueError, match=r"^An episode has gone on for \d+ steps, more than"):
+        train_on(algorithm)
+    algorithm.stop()
+
+
+def train_on(algorithm):
+    for _ in range(40):
+        algorithm.train()
