@@ -22,8 +22,7 @@ PAGES = ("README.md", "docs/results.md", "docs/architecture.md")
 # Of each chart: the results that it shows, and the column of progress that its curves do.
 CHARTS = {
     "paper_comparison": ("paper_comparison", "success_rate"),
-    "fetch_push_variants": ("fetch_push_variants", "success_rate"),
-    "unreached_value": ("fetch_push_variants", "unreached_value"),
+    "uniform_tail": ("version_0_1/uniform_tail", "unreached_value"),
 }
 TASKS = {
     "box2d": "Box 2D",
@@ -69,10 +68,8 @@ def tables() -> dict[str, str]:
     """Every table, by the name that its comment has."""
     return {
         "success": success_table("paper_comparison"),
-        "success of version 0.1": success_table("version_0_1/paper_comparison"),
         "comparison": task_table("paper_comparison"),
-        "ablation": task_table("paper_ablation", "normalized_distance"),
-        "variants": task_table("fetch_push_variants"),
+        "comparison of version 0.1": task_table("version_0_1/paper_comparison"),
     }
 
 

@@ -106,6 +106,11 @@ class LearnerCalls:
         """Updates asked of each learner whose results have not been taken."""
         return sum(call.num_updates for call in self._calls)
 
+    @property
+    def transitions_in_flight(self) -> int:
+        """Transitions handed over that not all learners have taken in."""
+        return sum(call.transitions for call in self._calls)
+
     def call(
         self,
         shards: list[list[Any]],

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from rllib_odac.config import ODACConfig
 
 UPDATES_PER_CALL = UPDATES_PER_DRAW  # of learners, while samples are under way
+# Transitions that may wait for learners to take them in, beyond what each env runner is asked for.
+MOST_WAITING = 50_000
 
 
 class Training:
@@ -148,8 +150,11 @@ class Training:
         """Whether another fragment leaves learners at most `max_weight_lag` updates behind.
 
         A fragment that asks for more than that by itself is collected when all else is done. And
-        before there is anything to learn from, nobody is behind.
+        before there is anything to learn from, nobody is behind. Where updates are few, learners
+        may be slow to take episodes in, which must not fill the object store meanwhile.
         """
+        if self._transitions + self.calls.transitions_in_flight > MOST_WAITING:
+            return False
         expected = requests.env_steps_expected
         behind = self._updates_due(self.env_steps + expected + self._fragment) - self.updates
         if behind <= self._config.max_weight_lag or not self._replay_ready:

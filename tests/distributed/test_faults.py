@@ -14,6 +14,7 @@ from ray import cloudpickle
 
 from rllib_odac.experiments.run import Run
 from rllib_odac.experiments.spec import RunSpec
+from rllib_odac.runtime import training
 from rllib_odac.runtime.faults import EnvRunnersLostError
 from rllib_odac.runtime.supervision import Supervision
 from tests import faulty
@@ -171,6 +172,24 @@ def test_a_wait_on_a_frozen_process_ends_with_a_word(ray_cluster, caplog):
         ray.get(sleepers[0].sleep.remote(600))
     assert "Learners have taken 0 s to save; after 2 s (learner_timeout_s)" in caplog.text
     assert "Learners did not save within 2 s (learner_timeout_s); they are killed." in caplog.text
+
+
+@pytest.mark.slow
+def test_episodes_that_no_learner_takes_in_hold_env_runners_back(ray_cluster, monkeypatch):
+    monkeypatch.setattr(training, "MOST_WAITING", 2000)
+    algorithm = build(num_learners=1, updates_per_env_step=0.001)
+    algorithm.train()
+    [pid] = [r.get() for r in algorithm.learner_group.foreach_learner(lambda _: os.getpid())]
+    os.kill(pid, signal.SIGSTOP)
+    begun, deadline = algorithm.env_steps, time.monotonic() + 20
+    while time.monotonic() < deadline:
+        algorithm._training.step()
+    # What waits, and what the two env runners had been asked for when it got too much.
+    assert algorithm.env_steps - begun <= 2000 + 2 * 2 * 40 + 2 * 4 * 50
+    os.kill(pid, signal.SIGCONT)
+    algorithm.train()
+    check_accounts(algorithm)
+    algorithm.stop()
 
 
 @pytest.mark.parametrize(
