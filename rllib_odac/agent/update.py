@@ -154,17 +154,23 @@ def _temperature_loss(networks: ActorCritic, policy_kl: Tensor) -> dict[str, Ten
     return {"temperature_loss": temperature_loss(weight, policy_kl, networks.target_kl)}
 
 
-def _update_without_critics(networks: ActorCritic, values: Auxiliary, batch: Batch) -> Update:
-    """The update of an objective whose own networks give the values that the policy follows."""
-    kl_weight = networks.log_kl_weight.detach().exp()
+def predict_without_critics(networks: ActorCritic, values: Auxiliary, batch: Batch) -> Predictions:
+    """What the networks of an objective say that gives the policy's values itself."""
     with torch.no_grad():
         q_values = values.action_value(networks, batch.inputs, batch.transitions.actions)
     actions, log_prob = networks.policy.sample(batch.inputs.state_goal, batch.noise[0])
     policy_q = values.action_value(networks, batch.inputs, actions)
-    policy_kl = action_prior_kl(log_prob, actions)
+    kl_weight = networks.log_kl_weight.detach().exp()
+    return Predictions(
+        q_values.unsqueeze(0), policy_q, action_prior_kl(log_prob, actions), kl_weight
+    )
+
+
+def _update_without_critics(networks: ActorCritic, values: Auxiliary, batch: Batch) -> Update:
+    said = predict_without_critics(networks, values, batch)
     losses = {
         f"{values.name}_loss": values.evaluate(networks, batch).loss,
-        "policy_loss": policy_loss(policy_q, policy_kl, kl_weight),
-        **_temperature_loss(networks, policy_kl),
+        "policy_loss": policy_loss(said.policy_q, said.policy_kl, said.kl_weight),
+        **_temperature_loss(networks, said.policy_kl),
     }
-    return Update(losses, Predictions(q_values.unsqueeze(0), policy_q, policy_kl, kl_weight))
+    return Update(losses, said)

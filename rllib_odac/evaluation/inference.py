@@ -18,7 +18,7 @@ from torch import Tensor
 from rllib_odac.agent.actor_critic import ActorCritic
 from rllib_odac.agent.batch import Batch, prepare
 from rllib_odac.agent.objectives import DirectObjective, Objective
-from rllib_odac.agent.update import compute_update
+from rllib_odac.agent.update import compute_update, predict_without_critics
 from rllib_odac.maths.losses import (
     bellman_target,
     effective_horizon,
@@ -109,8 +109,13 @@ def _infer_rows(
         auxiliary_noise = torch.zeros_like(goal)
     inputs = prepare(networks, repeated)
     batch = Batch(repeated, inputs, noise, auxiliary_noise=auxiliary_noise)
-    update = compute_update(networks, objective, batch)
-    predictions, backup = update.predictions, update.backup
+    if isinstance(objective, DirectObjective) and objective.auxiliary is not None:
+        # Not its loss, which may pair every row with every other one.
+        predictions = predict_without_critics(networks, objective.auxiliary, batch)
+        backup = None
+    else:
+        update = compute_update(networks, objective, batch)
+        predictions, backup = update.predictions, update.backup
     quantities = {
         "value": soft_value(predictions.policy_q, predictions.policy_kl, predictions.kl_weight),
         "kl_cost": predictions.kl_weight * predictions.policy_kl,

@@ -11,6 +11,7 @@ import torch
 from rllib_odac import ODAC
 from rllib_odac.agent.batch import make_batches
 from rllib_odac.agent.update import compute_update
+from rllib_odac.evaluation.inference import infer, missing_quantities
 from tests.conftest import small_config
 
 LOSSES = {
@@ -89,3 +90,16 @@ def test_a_checkpoint_of_another_objective_is_refused(ray_cluster, tmp_path):
     with pytest.raises(ValueError, match="is of 'HERObjective', but this is 'UVDObjective'"):
         other.restore_from_path(str(tmp_path / "checkpoint"))
     other.stop()
+
+
+@pytest.mark.parametrize("objective", ["contrastive", "quasimetric"])
+def test_what_is_inferred_without_critics_is_a_value(ray_cluster, objective):
+    algorithm = small_config(objective=objective).build_algo()
+    algorithm.train()
+    learner = algorithm.learner_group._learner
+    rows = learner.replay.sample(4000)  # times 16 actions: more than any batch of pairs could be
+    quantities = infer(learner.networks, learner.objective, rows)
+    assert set(quantities) == {"value", "kl_cost"}
+    assert all(np.isfinite(values).all() for values in quantities.values())
+    assert len(missing_quantities(learner.networks, learner.objective)) == 2
+    algorithm.stop()
