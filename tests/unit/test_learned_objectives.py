@@ -34,7 +34,11 @@ def same(first, second):
 @pytest.mark.parametrize(
     "env", ["odac/Box2D-v0", pytest.param("FetchReach-v4", marks=pytest.mark.slow)]
 )
-@pytest.mark.parametrize("objective", LOSSES)
+@pytest.mark.parametrize(
+    "objective",
+    ["discern", "quasimetric"]
+    + [pytest.param(name, marks=pytest.mark.slow) for name in ("uvd", "contrastive")],
+)
 def test_learns_and_goes_on_after_a_restart(ray_cluster, tmp_path, objective, env):
     algorithm = small_config(env, objective=objective, hidden=(16, 16)).build_algo()
     algorithm.train()
@@ -92,7 +96,9 @@ def test_a_checkpoint_of_another_objective_is_refused(ray_cluster, tmp_path):
     other.stop()
 
 
-@pytest.mark.parametrize("objective", ["contrastive", "quasimetric"])
+@pytest.mark.parametrize(
+    "objective", ["contrastive", pytest.param("quasimetric", marks=pytest.mark.slow)]
+)
 def test_what_is_inferred_without_critics_is_a_value(ray_cluster, objective):
     algorithm = small_config(objective=objective).build_algo()
     algorithm.train()

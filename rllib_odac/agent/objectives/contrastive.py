@@ -23,7 +23,7 @@ class ContrastiveObjective(DirectObjective):
     """Q(s, a, g) = φ(s, a)ᵀψ(g), which tells futures of (s, a) from those of other rows.
 
     Eysenbach et al. 2022 (arXiv 2206.07568), with binary noise contrastive estimation. The policy
-    seeks, as in the paper, the episode's own futures and random goals, half of each.
+    seeks the episode's own futures and random goals, half of each.
 
     Args:
         embedding_dim: Width of φ and ψ.
@@ -42,7 +42,7 @@ class ContrastiveValues(Auxiliary):
 
     Of a batch of B pairs, each a state with its action and a future drawn by a geometric clock of
     `prior_discount`, every state is paired with every future, and only its own is a positive
-    example. At the optimum (paper, section 4)
+    example. At the optimum
 
         φ(s, a)ᵀψ(g) = log p^γ(g | s, a) − log p(g) − log(B − 1),
 
