@@ -152,16 +152,18 @@ def network_act(
 def load_exported(path: Path) -> Policy:
     """The policy of an exported file, whose format is told by its content.
 
+    What a name promises has to be inside: TorchScript and `torch.export` may hold code, and nobody
+    expects any in a file called .onnx.
+
     Raises:
         ValueError: If it is none, or the package that opens it is not installed.
     """
     try:
-        if not zipfile.is_zipfile(path):
-            text, act = _open_onnx(path)
-        else:
-            with zipfile.ZipFile(path) as archive:
-                is_torchscript = any("/code/" in name for name in archive.namelist())
-            text, act = _open_torchscript(path) if is_torchscript else _open_torch_export(path)
+        held = _format(path)
+        promised = SUFFIXES.get(path.suffix.lower(), held)
+        if held != promised:
+            raise ValueError(f"it is called {path.suffix}, but is a file of {held}.")
+        text, act = OPENERS[held](path)
     except ModuleNotFoundError as error:
         raise ValueError(
             f"'{path}' needs the package '{error.name}': pip install \"rllib-odac[export]\"."
@@ -170,6 +172,14 @@ def load_exported(path: Path) -> Policy:
         text = " ".join(str(error).split())[:200]
         raise ValueError(f"'{path}' is no policy that `odac export` wrote: {text}") from None
     return Policy(PolicySpec.from_json(text or "", path), act)
+
+
+def _format(path: Path) -> str:
+    if not zipfile.is_zipfile(path):
+        return "ONNX"
+    with zipfile.ZipFile(path) as archive:
+        is_torchscript = any("/code/" in name for name in archive.namelist())
+    return "TorchScript" if is_torchscript else "torch.export"
 
 
 def _open_onnx(path: Path) -> tuple[str, Act]:
@@ -207,3 +217,11 @@ def _torch_act(module: Any) -> Act:
             return np.asarray(module(*map(torch.from_numpy, rows)).numpy())
 
     return act
+
+
+OPENERS: dict[str, Callable[[Path], tuple[str, Act]]] = {
+    "ONNX": _open_onnx,
+    "TorchScript": _open_torchscript,
+    "torch.export": _open_torch_export,
+}
+SUFFIXES = {".onnx": "ONNX", ".pt": "TorchScript", ".ts": "TorchScript", ".pt2": "torch.export"}

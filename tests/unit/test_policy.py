@@ -314,6 +314,9 @@ def test_what_cannot_be_exported_or_loaded(checkpoints, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"out is .* which cannot be written"):
         export_policy(box, tmp_path / "text" / "policy.onnx")
     export_policy(box, tmp_path / "policy.onnx")
+    export_policy(box, tmp_path / "code.onnx", "torchscript")
+    with pytest.raises(ValueError, match=r"it is called \.onnx, but is a file of TorchScript\.$"):
+        load_policy(tmp_path / "code.onnx")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(
         ValueError, match=r'needs the package .*: pip install "rllib-odac\[export\]'
