@@ -51,10 +51,11 @@ class QuasimetricValues(Auxiliary):
 
         max_d E[d(s, g)]   so that   E[ relu(d(s, s') − 1)² + relu(d(s', φ(s')))² ] ≤ ε²
 
-    That is the paper's problem, with the node of each goal besides. A quasimetric obeys the triangle
-    inequality by its form, so that in a deterministic world d is the least number of steps. The
-    constraint has a Lagrange multiplier, and E[d] a softplus, by which far pairs count less. A model
-    T of the latent step, fitted to d(T(z, a), z') = d(z', T(z, a)) = 0, says where an action leads.
+    That is the paper's problem, with the node of each goal besides. A quasimetric obeys the
+    triangle inequality by its form, so that in a deterministic world d is the least number of
+    steps. The constraint has a Lagrange multiplier, and E[d] a softplus, by which far pairs count
+    less. A model T of the latent step, fitted to d(T(z, a), z') = d(z', T(z, a)) = 0, says where an
+    action leads.
 
     Args:
         far: As of `QuasimetricObjective`.
