@@ -27,7 +27,7 @@ CASES = [
     )
     for slow in [pytest.mark.slow]
     for task in TASKS
-    for objective in ("odac", "her", "sac", "uvd", "discern")
+    for objective in ("odac", "sac", "uvd")
 ]
 
 
