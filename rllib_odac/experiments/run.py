@@ -136,17 +136,17 @@ class Run:
             InterruptedRun: After `stop`; the run can be resumed from where it was.
             RuntimeError: If learners die again and again without a new checkpoint in between.
         """
+        import ray
+
         if (summary := self.summary_if_finished) is not None:
             return summary
+        if not ray.is_initialized():
+            join_or_start(num_cpus=num_cpus(self.processes))
+        check_room(self.processes)
         with locked(self.out / LOCK, f"out '{self.out}'"):
             return self._train_to_the_end()
 
     def _train_to_the_end(self) -> dict[str, Any]:
-        import ray
-
-        if not ray.is_initialized():
-            join_or_start(num_cpus=num_cpus(self.processes))
-        check_room(self.processes)
         write_json(self.out / "config.json", asdict(self.spec))
         failures, steps_at_failure = 0, -1
         while True:

@@ -258,7 +258,7 @@ def test_rotation_counts_and_does_not_spell(tmp_path):
     assert kept == ["step_1000000000", "step_1000000001"]
 
 
-def test_one_process_at_a_time_trains_in_a_directory(tmp_path):
+def test_one_process_at_a_time_trains_in_a_directory(ray_cluster, tmp_path):
     out = tmp_path / "run"
     run = Run(RunSpec("odac/Box2D-v0", steps=100), out)
     with (
