@@ -176,8 +176,8 @@ class LearnerCalls:
 
     def cancel(self) -> None:
         """Waits for all calls and drops what they bring."""
-        while references := self.references:
-            self.collect(wait(references, timeout_s=1))
+        references = self.references
+        while len(wait(references, timeout_s=1, at_least=len(references))) < len(references):
             self.check()
         self._calls.clear()
 

@@ -29,7 +29,7 @@ class Discriminator(Auxiliary):
     It learns from an episode's own goals and the states that the episodes ended in. A goal given in
     hindsight teaches it nothing, for it was taken from the state that it would be compared with:
     there, where s' is the state it was taken from, the reward is the best there is, without asking
-    the discriminator (paper, section 3.3).
+    the discriminator, as in the paper.
 
     Args:
         num_decoys: K; at most one less than the batch has rows.
