@@ -48,7 +48,7 @@ from rllib_odac import ODACConfig, make_env, make_vector_env
 from rllib_odac.env_runner import GoalEnvRunner
 from rllib_odac.envs.catalogue import env_facts
 from rllib_odac.envs.registry import OWN_ENVS
-from rllib_odac.runtime.evaluation import held_out_seeds
+from rllib_odac.runtime.evaluator import held_out_seeds
 
 NUM_ENVS = 8
 RATIOS = [

@@ -41,7 +41,7 @@ from rllib_odac.agent.networks import RunningNormalizer
 from rllib_odac.envs.goals import goals_of
 from rllib_odac.experiments.run import Run
 from rllib_odac.experiments.spec import RunSpec
-from rllib_odac.runtime.evaluation import held_out_seeds
+from rllib_odac.runtime.evaluator import held_out_seeds
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -1,7 +1,7 @@
 """Training end to end: whether sampling and learning fill the machine, and what the driver pays.
 
-    python benchmarks/pipeline.py                    # both sweeps
-    python benchmarks/pipeline.py --sweep balance    # one of them; the other's results are kept
+    python benchmarks/pipeline.py                    # all sweeps
+    python benchmarks/pipeline.py --sweep balance    # one of them; the others' results are kept
     python benchmarks/pipeline.py --quick            # whether it runs; its figures mean nothing
 
 Whole `ODAC` algorithms at their defaults, one thread in each process, driven by `training_step`, as
@@ -29,6 +29,10 @@ algorithms live through all rounds and are drained before another one's turn.
 - `episode_bytes_per_step`: the arrays of all `GoalEpisode`s unpickled in the driver. Where the
   learner is the driver this is how episodes reach the replay; with remote learners it must be 0.
 - `replay_bytes_per_transition`: what a replay has allocated, by its capacity.
+
+`evaluation`: one remote env runner and the learner in the driver, asynchronous, with an evaluation
+of 20 episodes each `--evaluate-every` steps: `beside` by an env runner of its own, `between` by the
+driver, which does nothing else meanwhile, next to `none`. `evaluations` ended in the window.
 """
 
 from __future__ import annotations
@@ -38,6 +42,7 @@ import datetime
 import itertools
 import json
 import logging
+import math
 import os
 import re
 import shlex
@@ -90,21 +95,29 @@ class Traffic:
 
 
 def build(
-    env: str, mode: str, updates_per_env_step: float, num_env_runners: int, num_learners: int
+    env: str,
+    mode: str,
+    updates_per_env_step: float,
+    num_env_runners: int,
+    num_learners: int,
+    evaluators: int | None = None,
 ) -> ODAC:
     """An algorithm that learns already, with nothing under way."""
     config = ODACConfig().environment(env).debugging(seed=0, log_level="ERROR")
     config.env_runners(num_env_runners=num_env_runners).learners(num_learners=num_learners)
     asynchronous = False if mode == "sync" else "auto"
     config.training(updates_per_env_step=updates_per_env_step, asynchronous=asynchronous)
-    algorithm = config.evaluation(evaluation_interval=None).build_algo()
+    config.evaluation(evaluation_interval=None if evaluators is None else 1)
+    algorithm = config.evaluation(evaluation_num_env_runners=evaluators or 0).build_algo()
     while not algorithm._training._replay_ready:
         algorithm.training_step()
     algorithm.drain()
     return algorithm
 
 
-def measure(algorithm: ODAC, seconds: float, traffic: Traffic) -> Row:
+def measure(
+    algorithm: ODAC, seconds: float, traffic: Traffic, evaluate_every: float = math.inf
+) -> Row:
     """Rates over a window of training."""
 
     def counts() -> dict[str, float]:
@@ -119,9 +132,9 @@ def measure(algorithm: ODAC, seconds: float, traffic: Traffic) -> Row:
             "episodes": traffic.episodes,
         }
 
-    _train(algorithm, seconds / 4)
+    _train(algorithm, seconds / 4, evaluate_every)
     before = counts()
-    _train(algorithm, seconds)
+    _train(algorithm, seconds, evaluate_every)
     made = {name: value - before[name] for name, value in counts().items()}
     algorithm.metrics.reduce()  # as `train()` does; else they would pile up
     passed, steps, ratio = made["seconds"], made["steps"], algorithm.config.updates_per_env_step
@@ -139,10 +152,14 @@ def measure(algorithm: ODAC, seconds: float, traffic: Traffic) -> Row:
     }
 
 
-def _train(algorithm: ODAC, seconds: float) -> None:
+def _train(algorithm: ODAC, seconds: float, evaluate_every: float) -> None:
     end, steps = time.perf_counter() + seconds, algorithm.env_steps
+    evaluated = steps
     while time.perf_counter() < end or algorithm.env_steps == steps:
         algorithm.training_step()
+        if algorithm.env_steps - evaluated >= evaluate_every:
+            algorithm._run_one_evaluation()  # as `train()` does
+            evaluated = algorithm.env_steps
 
 
 def measure_updates(learner: ODACTorchLearner, seconds: float) -> Row:
@@ -197,6 +214,36 @@ def sweep_growth(options: argparse.Namespace, traffic: Traffic) -> Iterator[Row]
             algorithm.stop()
 
 
+def sweep_evaluation(options: argparse.Namespace, traffic: Traffic) -> Iterator[Row]:
+    """Rows of one env runner with evaluation and without, round by round."""
+    ratio = options.evaluation_ratio
+    algorithms = {
+        mode: build(options.env, "async", ratio, 1, 0, evaluators)
+        for mode, evaluators in (("none", None), ("between", 0), ("beside", 1))
+    }
+    ended: list[object] = []
+    for algorithm in algorithms.values():
+        algorithm.on_evaluation = ended.append
+    for index, (mode, algorithm) in itertools.product(range(options.rounds), algorithms.items()):
+        every = math.inf if mode == "none" else options.evaluate_every
+        row = {"round": index, "mode": mode, "updates_per_env_step": ratio}
+        before = len(ended)
+        row |= measure(algorithm, options.seconds, traffic, every)
+        yield row | {"num_env_runners": 1, "num_learners": 0, "evaluations": len(ended) - before}
+        algorithm.drain()
+    for algorithm in algorithms.values():
+        algorithm.stop()
+
+
+def summarize_evaluation(rows: pd.DataFrame) -> dict[str, Any]:
+    """Medians of ratios that were formed round by round."""
+    steps = rows.pivot_table(index="round", columns="mode", values="trained_steps_per_s")
+    medians = {mode: steps[mode].median() for mode in steps}
+    for mode in ("between", "beside"):
+        medians[f"{mode} / none"] = (steps[mode] / steps["none"]).median()
+    return medians | {"evaluations": rows.groupby("mode")["evaluations"].sum().to_dict()}
+
+
 def summarize_balance(rows: pd.DataFrame) -> dict[str, Any]:
     """Medians of ratios that were formed round by round, by updates per environment step."""
     by_mode = {mode: table.set_index("round") for mode, table in rows.groupby("mode")}
@@ -232,6 +279,7 @@ def summarize_growth(rows: pd.DataFrame) -> dict[str, Any]:
 SWEEPS: dict[str, tuple[Callable[..., Iterator[Row]], Callable[..., dict[str, Any]]]] = {
     "balance": (sweep_balance, summarize_balance),
     "growth": (sweep_growth, summarize_growth),
+    "evaluation": (sweep_evaluation, summarize_evaluation),
 }
 
 
@@ -245,12 +293,17 @@ def main() -> None:
     parser.add_argument("--runners", type=int, nargs="*", default=[0, 1, 2, 4, 8])
     parser.add_argument("--learners", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--growth-ratio", type=float, default=0.1, help="updates per step there")
+    parser.add_argument("--evaluate-every", type=int, default=2000, help="steps")
+    parser.add_argument(
+        "--evaluation-ratio", type=float, default=0.5, help="updates per step there"
+    )
     parser.add_argument("--quick", action="store_true", help="Box 2D, one short window of each")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("results"))
     options = parser.parse_args()
     if options.quick:
         options.env, options.rounds, options.seconds = "odac/Box2D-v0", 1, 0.5
         options.ratios, options.runners, options.learners = [0.1], [0, 1], [0, 1]
+        options.evaluate_every = 100
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
     load = os.getloadavg()

@@ -44,7 +44,7 @@ from rllib_odac import ODACConfig, make_env
 from rllib_odac.agent.networks import RunningNormalizer
 from rllib_odac.experiments.study_runner import cpu_model
 from rllib_odac.runtime.cluster import join_or_start
-from rllib_odac.runtime.evaluation import held_out_seeds
+from rllib_odac.runtime.evaluator import held_out_seeds
 
 ENV, SUCCESS, EVERY, EPISODES, FIRST = "FetchReach-v4", 0.95, 250, 40, 500
 Row = dict[str, Any]

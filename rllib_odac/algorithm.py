@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from typing import Any, Self
@@ -10,10 +11,14 @@ from typing import Any, Self
 import ray
 from pyarrow.fs import FileSystem
 from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.callbacks.utils import make_callback
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.utils.annotations import override
-from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
+from ray.rllib.utils.metrics import (
+    EVALUATION_RESULTS,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+)
 from ray.tune import Checkpoint
 
 from rllib_odac.checkpoints.checkpointer import Checkpointer
@@ -26,7 +31,8 @@ from rllib_odac.env_runner import GoalEnvRunner
 from rllib_odac.ray_compat import next_checkpoint
 from rllib_odac.runtime.cluster import check_room, processes
 from rllib_odac.runtime.env_runner_requests import stop_env_runners
-from rllib_odac.runtime.evaluation import evaluate_episodes, summarize
+from rllib_odac.runtime.evaluation import Evaluations, rllib_results
+from rllib_odac.runtime.evaluator import Evaluation, Evaluator
 from rllib_odac.runtime.faults import FaultCounters, InterruptedRun
 from rllib_odac.runtime.training import Training
 
@@ -61,6 +67,19 @@ class ODAC(Algorithm):
             self._policy_files,
             config.checkpoint_replay,
         )
+        group = self.eval_env_runner_group or self.env_runner_group
+        self._evaluations = Evaluations(
+            Evaluator(
+                group,
+                weights=self._training.calls.published_weights,
+                sync=functools.partial(self._sync_weights_of, group),
+                timeout_s=config.evaluation_timeout_s,
+            ),
+            self._training.accounting,
+            on_start=functools.partial(self._call_back, "on_evaluate_start"),
+            on_end=self._evaluation_ended,
+        )
+        self.on_evaluation: Callable[[Evaluation], object] = lambda evaluation: None
 
     @override(Algorithm)
     def training_step(self) -> None:
@@ -77,6 +96,7 @@ class ODAC(Algorithm):
         if self.is_interrupted:
             raise InterruptedRun
         self._training.step()
+        self._evaluations.look()
 
     @override(Algorithm)
     def step(self) -> dict[str, Any]:
@@ -149,23 +169,74 @@ class ODAC(Algorithm):
         self.config = config.reporting(min_sample_timesteps_per_iteration=env_steps)
         self.config.freeze()
 
-    def evaluate_held_out(self, num_episodes: int, seed: int = 0) -> dict[str, float]:
-        """Evaluates deterministically on held-out goals; see `evaluation.evaluate.summarize`."""
-        group = self.eval_env_runner_group or self.env_runner_group
-        with self._supervised("hand over their weights"):
-            group.sync_weights(
-                from_worker_or_learner_group=self.learner_group,
-                timeout_seconds=None,
-                inference_only=True,
-            )
-        return summarize(evaluate_episodes(group, num_episodes, seed))
-
     @override(Algorithm)
     def get_module(self, module_id: str = DEFAULT_MODULE_ID) -> Any:
         """The module of this process, with the weights that the learners have now."""
         if self._training.requests is not None:
             self._training.sync_weights()
         return super().get_module(module_id)
+
+    # Evaluation -----------------------------------------------------------------------------------
+
+    @override(Algorithm)
+    def evaluate(self, parallel_train_future: Any = None) -> dict[str, Any]:
+        """Evaluates `evaluation_duration` episodes on held-out goals, and waits for the figures.
+
+        Raises:
+            EvaluationLostError: As `evaluate_held_out`.
+        """
+        if self.config.custom_evaluation_function is not None:
+            own: dict[str, Any] = super().evaluate(parallel_train_future)
+            return own
+        return rllib_results(self.evaluate_held_out(self.config.evaluation_duration))
+
+    def evaluate_held_out(self, num_episodes: int, seed: int = 0) -> dict[str, float]:
+        """Evaluates deterministically on held-out goals; see `runtime.evaluator.summarize`.
+
+        Raises:
+            EvaluationLostError: If its env runners die again and again, or stall.
+            Exception: Any that an environment raised.
+        """
+        return self._evaluations.now(self.env_steps, num_episodes, seed)
+
+    @property
+    def evaluated_env_steps(self) -> int | None:
+        """Environment steps at which the evaluation under way began, if there is one."""
+        return self._evaluations.env_steps
+
+    @override(Algorithm)
+    def _run_one_evaluation(self, parallel_train_future: Any = None) -> dict[str, Any]:
+        """Begins an evaluation beside training.
+
+        Results have the newest that has ended, with the `env_steps` that it began at;
+        `on_evaluation` is called with each, soon after its end.
+        """
+        if self.config.custom_evaluation_function is not None:
+            own: dict[str, Any] = super()._run_one_evaluation(parallel_train_future)
+            return own
+        self._evaluations.begin(self.env_steps, self.config.evaluation_duration)
+        return {EVALUATION_RESULTS: rllib_results(self._evaluations.figures)}
+
+    def _evaluation_ended(self, evaluation: Evaluation) -> None:
+        results = rllib_results(self._evaluations.figures)
+        self._call_back("on_evaluate_end", evaluation_metrics=results)
+        self.on_evaluation(evaluation)
+
+    def _call_back(self, name: str, **arguments: Any) -> None:
+        make_callback(
+            name,
+            callbacks_objects=self.callbacks,
+            callbacks_functions=getattr(self.config, f"callbacks_{name}"),
+            kwargs={"algorithm": self, "metrics_logger": self.metrics, **arguments},
+        )
+
+    def _sync_weights_of(self, group: EnvRunnerGroup) -> None:
+        with self._supervised("hand over their weights"):
+            group.sync_weights(
+                from_worker_or_learner_group=self.learner_group,
+                timeout_seconds=None,
+                inference_only=True,
+            )
 
     # Checkpoints ----------------------------------------------------------------------------------
 

@@ -58,7 +58,6 @@ class ODACConfig(AlgorithmConfig, Settings):
     def __init__(self, algo_class: type | None = None) -> None:
         from rllib_odac.algorithm import ODAC
         from rllib_odac.env_runner import GoalEnvRunner
-        from rllib_odac.runtime.evaluation import evaluate_on_held_out_goals
 
         super().__init__(algo_class=algo_class or ODAC)
 
@@ -74,7 +73,6 @@ class ODACConfig(AlgorithmConfig, Settings):
         self.merge_env_runner_states = False
         self.min_time_s_per_iteration = None
         self.evaluation_interval = 1
-        self.custom_evaluation_function = evaluate_on_held_out_goals
         # Our guard names the tensor that went bad; two sweeps an update over all gradients do not.
         self.torch_skip_nan_gradients = True
         # Normaliser statistics are summed over learners explicitly.
@@ -148,6 +146,11 @@ class ODACConfig(AlgorithmConfig, Settings):
             raise ValueError(
                 'asynchronous is True, but must be False or "auto" where num_env_runners is 0: '
                 "a single process does one thing at a time."
+            )
+        if self.evaluation_parallel_to_training:
+            raise ValueError(
+                "evaluation_parallel_to_training is True, but must be False: the env runners of "
+                "evaluation_num_env_runners evaluate beside training anyway."
             )
         validate_relabelling(self.relabelling)
         validate_exploration_goals(self.exploration_goals)

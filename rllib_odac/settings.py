@@ -231,6 +231,12 @@ class RLlibSettings:
         1000, COUNT, "environment steps of a call of train()", "steps"
     )
     evaluation_duration: int = setting(20, COUNT, "episodes of an evaluation", "episodes")
+    evaluation_num_env_runners: int = setting(
+        0, COUNT_FROM_0, "remote env runners that evaluate beside training; 0 does it in between"
+    )
+    evaluation_timeout_s: float = setting(
+        600.0, POSITIVE, "time that remote env runners may take for an evaluation", "s"
+    )
     sample_timeout_s: float = setting(
         60.0, POSITIVE, "time to wait for samples of env runners", "s"
     )

@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 
 from rllib_odac import make_env
+from rllib_odac.env_runner import TRAINING_SEEDS
 
 FAULTS = ("raise", "nan", "inf", "stall", "kill")
 _instances = itertools.count()
@@ -26,15 +27,20 @@ class Faulty(gym.Wrapper):
         seed: Of the schedule; each process and each instance in it has one of its own.
         after: Calls that come before the first fault.
         stall_s: Seconds that a stall takes.
+        in_evaluation: Whether it fails on held-out goals alone; calls are counted there.
     """
 
-    def __init__(self, env, faults=("raise",), rate=0.0, seed=0, after=0, stall_s=3600.0):
+    def __init__(
+        self, env, faults=("raise",), rate=0.0, seed=0, after=0, stall_s=3600.0, in_evaluation=False
+    ):
         super().__init__(env)
         self.faults, self.rate, self.after, self.stall_s = faults, rate, after, stall_s
+        self.in_evaluation, self.is_held_out = in_evaluation, False
         self.schedule = np.random.default_rng([seed, os.getpid(), next(_instances)])
         self.calls = 0
 
     def reset(self, **kwargs):
+        self.is_held_out = (kwargs.get("seed") or 0) >= TRAINING_SEEDS
         observation, info = self.env.reset(**kwargs)
         return self._fail(observation), info
 
@@ -43,6 +49,8 @@ class Faulty(gym.Wrapper):
         return self._fail(observation), *rest
 
     def _fail(self, observation):
+        if self.in_evaluation and not self.is_held_out:
+            return observation
         self.calls += 1
         if self.calls <= self.after or self.schedule.random() >= self.rate:
             return observation

@@ -174,7 +174,9 @@ class _Reporter:
 
     def row(self, row: Mapping[str, Any]) -> None:
         """Shows a new row of progress."""
-        success, distance = f"{row['success_rate']:.0%}", f"{row['final_distance']:.4g}"
+        success = distance = "–"  # of an evaluation that was lost, or left out
+        if row["success_rate"] is not None:
+            success, distance = f"{row['success_rate']:.0%}", f"{row['final_distance']:.4g}"
         if self._terminal:
             self._progress.update(
                 self._task, completed=row["env_steps"], success=success, distance=distance

@@ -21,7 +21,7 @@ from rllib_odac.evaluation.plots import plot_distances
 from rllib_odac.evaluation.video import Frame, picture_strip, record_video, render_frame
 from rllib_odac.replay.episodes import COLUMNS, GoalEpisode
 from rllib_odac.rl_module import ODACRLModule
-from rllib_odac.runtime.evaluation import held_out_seeds, summarize
+from rllib_odac.runtime.evaluator import held_out_seeds, summarize
 
 
 @dataclass

@@ -37,7 +37,7 @@ from rllib_odac.evaluation.page import Section, Table, png, render_page, with_su
 from rllib_odac.evaluation.statistics import rank_correlation
 from rllib_odac.files import write_text
 from rllib_odac.maths.losses import termination_probabilities
-from rllib_odac.runtime.evaluation import held_out_seeds
+from rllib_odac.runtime.evaluator import held_out_seeds
 
 PATHS = 6  # episodes drawn into a field
 POINTS_SHOWN = 4000  # transitions in the picture of the calibration, at most

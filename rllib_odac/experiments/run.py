@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
 
     from rllib_odac.algorithm import ODAC
+    from rllib_odac.runtime.evaluator import Evaluation
 
 CHECKPOINTS_KEPT = 2
 LOCK = ".lock"  # of a run's directory, which one process at a time trains in
@@ -76,6 +77,9 @@ class Run:
         self.rows: list[dict[str, Any]] = []
         self._on_row = on_row
         self._algorithm: ODAC | None = None  # while it trains
+        self._reported = 0  # rows, from the first on, whose evaluation has ended
+        self._figures: dict[int, dict[str, float]] = {}  # of evaluations, by environment steps
+        self._looks_solved = False  # by one of them
         self._config = spec.config()
         stored = self._read_config(resume)
         # Saving drops open episodes, so the interval between checkpoints is part of what a run
@@ -209,47 +213,81 @@ class Run:
                 self._save_checkpoint(algorithm)
 
     def _train(self, algorithm: ODAC, writer: SummaryWriter) -> None:
-        from rllib_odac.experiments.tensorboard import write_scalars
-
         start = time.perf_counter() - (self.rows[-1]["wall_s"] if self.rows else 0.0)
         saved_at = algorithm.env_steps
         algorithm.end_at(self.spec.steps)
-        while algorithm.env_steps < self.spec.steps:
-            left = self.spec.steps - algorithm.env_steps
+        algorithm.on_evaluation = self._note_evaluation
+        if algorithm.env_steps >= self.spec.steps:  # only the last evaluation is missing
+            self._reported -= 1
+            self._evaluate_thoroughly(algorithm, self.rows[-1])
+            self._report(writer)
+        while (left := self.spec.steps - algorithm.env_steps) > 0:
             if left < self.spec.evaluate_every:
                 algorithm.shorten_iteration(left)
             row = self._row(algorithm, algorithm.train())
+            self.rows.append(row)
             is_due = algorithm.env_steps - saved_at >= self.spec.checkpoint_interval
             if is_due:
                 algorithm.drain()  # a checkpoint needs it, and it may bring the last steps
-            if self._is_finished(algorithm.env_steps, row["success_rate"]):
-                # The last figures are those of the thorough evaluation.
-                algorithm.drain()
-                row |= {"env_steps": algorithm.env_steps, "updates": algorithm.updates}
-                row |= algorithm.evaluate_held_out(self.spec.final_episodes)
+            is_finished = algorithm.env_steps >= self.spec.steps
+            if is_finished or self._looks_solved:
+                figures = self._evaluate_thoroughly(algorithm, row)
+                is_finished = self._is_finished(algorithm.env_steps, figures["success_rate"])
             row["wall_s"] = round(time.perf_counter() - start, 2)
-            self.rows.append({name: row.get(name) for name in METRICS})
-            self._write_progress()
-            write_scalars(writer, self.rows[-1])
-            self._on_row(self.rows[-1])
-            if self._is_finished(algorithm.env_steps, row["success_rate"]):
+            self._report(writer, waiting=algorithm.evaluated_env_steps)
+            if is_finished:
                 return
             if is_due:
                 self._save_checkpoint(algorithm)
                 saved_at = algorithm.env_steps
+
+    def _evaluate_thoroughly(self, algorithm: ODAC, row: dict[str, Any]) -> dict[str, float]:
+        """Gives a row, the last as it seems, the figures of `final_episodes`."""
+        algorithm.drain()
+        figures = algorithm.evaluate_held_out(self.spec.final_episodes)
+        row |= {"env_steps": algorithm.env_steps, "updates": algorithm.updates}
+        self._figures[algorithm.env_steps] = figures
+        self._looks_solved = False
+        return figures
+
+    def _note_evaluation(self, evaluation: Evaluation) -> None:
+        if (figures := evaluation.figures) is not None:
+            self._figures[evaluation.env_steps] = figures
+            stop = self.spec.stop_success
+            self._looks_solved = stop is not None and figures["success_rate"] >= stop
+
+    def _report(self, writer: SummaryWriter, waiting: int | None = None) -> None:
+        """Writes progress, and shows rows in their order, each when its evaluation has ended.
+
+        Args:
+            writer: TensorBoard's.
+            waiting: Environment steps of the row whose evaluation goes on, if there is one.
+        """
+        from rllib_odac.experiments.tensorboard import write_scalars
+
+        ended = []
+        while self._reported < len(self.rows) and self.rows[self._reported]["env_steps"] != waiting:
+            row = self.rows[self._reported]
+            figures = self._figures.pop(row["env_steps"], {})
+            row |= {name: float(figures[name]) for name in FIGURES if name in figures}
+            ended.append(row)
+            self._reported += 1
+        self._write_progress()
+        for row in ended:
+            write_scalars(writer, row)
+            self._on_row(row)
 
     def _is_finished(self, env_steps: int, success_rate: float) -> bool:
         stop = self.spec.stop_success
         return env_steps >= self.spec.steps or (stop is not None and success_rate >= stop)
 
     def _row(self, algorithm: ODAC, result: Mapping[str, Any]) -> dict[str, Any]:
+        """A row of progress, without the figures of an evaluation that may still go on."""
         learned = result.get("learners", {}).get("default_policy", {})
-        evaluated = result["evaluation"]["env_runners"]
-        return {
+        return dict.fromkeys(METRICS) | {
             "iteration": algorithm.iteration,
             "env_steps": algorithm.env_steps,
             "updates": algorithm.updates,
-            **{name: float(evaluated[name]) for name in FIGURES},
             **{name: float(learned[name]) for name in LEARNING if name in learned},
         }
 
@@ -286,7 +324,7 @@ class Run:
 
     def _restore(self, algorithm: ODAC) -> None:
         """Restores the newest whole checkpoint, if there is one, and the progress until then."""
-        self.rows = []
+        self.rows, self._figures, self._looks_solved = [], {}, False
         if restore_newest(self.out, algorithm.restore_from_path) is not None:
             progress = pd.read_csv(self.out / "progress.csv", float_precision="round_trip")
             kept = progress[progress["env_steps"] <= algorithm.env_steps]
@@ -294,6 +332,7 @@ class Run:
                 {str(name): value for name, value in row.items() if not pd.isna(value)}
                 for row in kept.to_dict("records")
             ]
+        self._reported = len(self.rows)
         self._write_progress()
 
     def _write_progress(self) -> None:

@@ -86,7 +86,11 @@ class RunSpec:
             .training(objective=self.objective)
             .env_runners(num_env_runners=self.num_env_runners)
             .learners(num_learners=self.num_learners)
-            .evaluation(evaluation_duration=self.evaluation_episodes)
+            .evaluation(
+                evaluation_duration=self.evaluation_episodes,
+                # Where others collect, another one evaluates beside them.
+                evaluation_num_env_runners=1 if self.num_env_runners else 0,
+            )
             .reporting(min_sample_timesteps_per_iteration=self.evaluate_every)
             .debugging(seed=self.seed, log_level="ERROR")
         )

@@ -17,6 +17,7 @@ from rllib_odac.env_runner import GoalEnvRunner
 from rllib_odac.ray_compat import env_runner_manager, ignores_env_runner_errors, is_dead
 from rllib_odac.runtime.faults import EnvRunnersLostError, StepAccounting
 from rllib_odac.runtime.learner_calls import picklable, wait
+from rllib_odac.runtime.revivals import Revivals
 
 STALLED = 5  # an env runner is restarted when a request has been overdue for so many times its time
 SECONDS_TO_STOP = 10
@@ -92,7 +93,7 @@ class EnvRunnerRequests:
         self._patience_s = max(patience_s, 2 * STALLED * timeout_s)
         self._accounting = accounting
         self._requests: dict[ray.ObjectRef, _Request] = {}
-        self._pings: dict[int, ray.ObjectRef] = {}  # of env runners that have died
+        self._revivals = Revivals(self._manager)
         self._overdue: set[int] = set()  # env runners that are not waited for
         self._heard = time.monotonic()  # when a sample came last, or none was wanted
         self._all_are_dead = False
@@ -168,24 +169,12 @@ class EnvRunnerRequests:
             )
 
     def restarted(self) -> list[int]:
-        """Env runners that are alive again: they await their state.
-
-        RLlib would ask each of them at every step and wait half a minute for the answer, with all
-        else at rest.
-        """
-        for runner, actor in self._manager.actors().items():
-            if not self._manager.is_actor_healthy(runner) and runner not in self._pings:
-                self._pings[runner] = actor.ping.remote()
-        restarted = []
-        for reference in wait(list(self._pings.values()), timeout_s=0):
-            runner = next(key for key, ping in self._pings.items() if ping == reference)
-            del self._pings[runner]
-            try:
-                ray.get(reference)
-            except RayError:
-                continue
+        """Env runners that are alive again: they await their state."""
+        actors = self._manager.actors()
+        dead = [runner for runner in actors if not self._manager.is_actor_healthy(runner)]
+        restarted = self._revivals.of(dead)
+        for runner in restarted:
             self._manager.set_actor_state(runner, healthy=True)
-            restarted.append(runner)
         return restarted
 
     def set_state(self, runner: int, state: ray.ObjectRef) -> None:

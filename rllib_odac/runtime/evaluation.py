@@ -1,111 +1,110 @@
-"""Deterministic evaluation on held-out goals."""
+"""What evaluations on held-out goals give, and what becomes of those that fail.
+
+What goes wrong in an evaluation costs that evaluation and not the run.
+"""
 
 from __future__ import annotations
 
-import functools
-from typing import TYPE_CHECKING, Any
+import logging
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
 
-import numpy as np
-from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, EVALUATION_RESULTS, NUM_EPISODES
-from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
+from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, NUM_EPISODES
 
-from rllib_odac.env_runner import TRAINING_SEEDS, GoalEnvRunner
-from rllib_odac.runtime.learner_calls import picklable
+from rllib_odac.metrics import FIGURES
+from rllib_odac.runtime.evaluator import Evaluation, Evaluator
+from rllib_odac.runtime.faults import EvaluationLostError, StepAccounting
 
-if TYPE_CHECKING:
-    from ray.rllib.env.env_runner_group import EnvRunnerGroup
-
-    from rllib_odac.algorithm import ODAC
+logger = logging.getLogger(__name__)
 
 
-def summarize(episodes: dict[str, np.ndarray[Any, Any]]) -> dict[str, float]:
-    """Means over evaluation episodes.
+class Evaluations:
+    """The evaluations of a run: figures of the newest one, and what became of the others.
 
     Args:
-        episodes: (N,) arrays as `GoalEnvRunner.evaluate` returns them.
+        evaluator: Makes them.
+        accounting: Where lost ones are counted.
+        on_start: Called when one begins beside training.
+        on_end: Called with each of these that has ended, lost or not.
 
-    Returns:
-        `success_rate` in [0, 1], `final_distance` in the task's units, `normalized_distance`
-        (100 · final / initial, of the means), `episode_return`, `episode_length` and
-        `num_episodes`.
+    Attributes:
+        figures: Of the newest that was not lost, with the `env_steps` that it began at; NaN as
+            long as all were lost.
     """
-    final, initial = episodes["final_distance"].mean(), episodes["initial_distance"].mean()
-    return {
-        "success_rate": float(episodes["success"].mean()),
-        "final_distance": float(final),
-        "normalized_distance": float(100 * final / initial) if initial > 0 else 0.0,
-        "episode_return": float(episodes["episode_return"].mean()),
-        "episode_length": float(episodes["episode_length"].mean()),
-        "num_episodes": len(episodes["success"]),
-    }
+
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        accounting: StepAccounting,
+        on_start: Callable[[], object],
+        on_end: Callable[[Evaluation], object],
+    ) -> None:
+        self._evaluator = evaluator
+        self._accounting = accounting
+        self._on_start = on_start
+        self._on_end = on_end
+        self._is_first = True
+        self.figures: dict[str, Any] = {}
+
+    @property
+    def env_steps(self) -> int | None:
+        """Environment steps at the beginning of the evaluation under way; None if there is none."""
+        return self._evaluator.env_steps
+
+    def begin(self, env_steps: int, num_episodes: int) -> None:
+        """Begins one beside training, unless the last still goes on.
+
+        The first is waited for: it shows what is wrong with an environment.
+
+        Raises:
+            Exception: What an environment raised in the first.
+        """
+        self.look()
+        if self._evaluator.env_steps is None:
+            self._on_start()
+            self._evaluator.start(env_steps, num_episodes)
+            self._take(self._evaluator.finish() if self._is_first else self._evaluator.poll())
+
+    def look(self) -> None:
+        """Takes in the one under way, if it has ended."""
+        self._take(self._evaluator.poll())
+
+    def now(self, env_steps: int, num_episodes: int, seed: int) -> dict[str, float]:
+        """Makes one and waits for its figures, after the one under way.
+
+        Raises:
+            EvaluationLostError: If env runners die again and again, or stall.
+            Exception: Any that an environment raised.
+        """
+        self._take(self._evaluator.finish())
+        self._evaluator.start(env_steps, num_episodes, seed)
+        evaluation = self._evaluator.finish()
+        assert evaluation is not None
+        if evaluation.figures is None:
+            raise evaluation.error or RuntimeError
+        return evaluation.figures
+
+    def _take(self, evaluation: Evaluation | None) -> None:
+        if evaluation is None:
+            return
+        is_first, self._is_first = self._is_first, False
+        if evaluation.figures is None:
+            self._accounting.counters.evaluations_lost += 1
+            if is_first and not isinstance(evaluation.error, EvaluationLostError):
+                raise evaluation.error or RuntimeError
+            logger.warning(
+                "The evaluation at %d environment steps is lost. %s",
+                evaluation.env_steps,
+                evaluation.error,
+            )
+        if evaluation.figures is not None or not self.figures:
+            figures = evaluation.figures or dict.fromkeys(FIGURES, math.nan)
+            self.figures = figures | {"env_steps": evaluation.env_steps}
+        self._on_end(evaluation)
 
 
-def held_out_seeds(num_episodes: int, seed: int = 0) -> list[int]:
-    """Environment seeds that training never uses; each `seed` names another million of them."""
-    first = TRAINING_SEEDS + seed * 1_000_000
-    return list(range(first, first + num_episodes))
-
-
-def evaluate_episodes(
-    env_runners: EnvRunnerGroup, num_episodes: int, seed: int = 0
-) -> dict[str, np.ndarray[Any, Any]]:
-    """Evaluates on the goals of `num_episodes` seeds that training never uses.
-
-    The same seed always gives the same starts and goals, however many env runners share the work.
-
-    Returns:
-        (N,) arrays as `GoalEnvRunner.evaluate` returns them, in the order of the seeds.
-
-    Raises:
-        RuntimeError: If every env runner was lost. What a single one owed, others make up for.
-        Exception: Any that an environment raised.
-    """
-    seeds = held_out_seeds(num_episodes, seed)
-    if env_runners.num_remote_env_runners() == 0:
-        result: dict[str, np.ndarray[Any, Any]] = env_runners.local_env_runner.evaluate(seeds)
-        return result
-    rows: dict[int, dict[str, Any]] = {}
-    while missing := [each for each in seeds if each not in rows]:
-        workers = env_runners.healthy_worker_ids()
-        if not workers:
-            raise RuntimeError("Every evaluation env runner was lost while it evaluated.")
-        parts = np.array_split(missing, len(workers))
-        by_worker = {worker: part.tolist() for worker, part in zip(workers, parts, strict=True)}
-        for part, results in env_runners.foreach_env_runner(
-            functools.partial(_evaluate, by_worker=by_worker),
-            local_env_runner=False,
-            remote_worker_ids=[worker for worker, part in by_worker.items() if part],
-        ):
-            if isinstance(results, Exception):
-                raise results
-            for i, each in enumerate(part):
-                rows[each] = {name: values[i] for name, values in results.items()}
-    return {name: np.stack([rows[each][name] for each in seeds]) for name in rows[seeds[0]]}
-
-
-def _evaluate(
-    runner: GoalEnvRunner, by_worker: dict[int, list[int]]
-) -> tuple[list[int], dict[str, np.ndarray[Any, Any]] | Exception]:
-    """Runs on an env runner. Its error is returned: raised, RLlib would restart the runner."""
-    part = by_worker[runner.worker_index]
-    try:
-        return part, runner.evaluate(part)
-    except Exception as error:
-        return part, picklable(error)
-
-
-def evaluate_on_held_out_goals(
-    algorithm: ODAC, env_runners: EnvRunnerGroup | None
-) -> tuple[dict[str, Any], int, int]:
-    """RLlib's `custom_evaluation_function`: `evaluation_duration` episodes on held-out goals."""
-    episodes = evaluate_episodes(
-        env_runners or algorithm.env_runner_group, algorithm.config.evaluation_duration
-    )
-    results = summarize(episodes)
-    results[NUM_EPISODES] = results.pop("num_episodes")
-    # RLlib reports what was aggregated from other loggers, so the figures pass through one.
-    logger = MetricsLogger(root=False)
-    logger.log_dict(results, window=1)
-    algorithm.metrics.aggregate([logger.reduce()], key=(EVALUATION_RESULTS, ENV_RUNNER_RESULTS))
-    env_steps = int(episodes["episode_length"].sum())
-    return {ENV_RUNNER_RESULTS: results}, env_steps, env_steps
+def rllib_results(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures of an evaluation under RLlib's names."""
+    renamed = {NUM_EPISODES if n == "num_episodes" else n: v for n, v in figures.items()}
+    return {ENV_RUNNER_RESULTS: renamed}

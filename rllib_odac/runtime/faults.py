@@ -18,6 +18,10 @@ class EnvRunnersLostError(RuntimeError):
     """No env runner collects any more."""
 
 
+class EvaluationLostError(RuntimeError):
+    """An evaluation has no result, for want of time or of env runners."""
+
+
 @dataclass
 class FaultCounters:
     """What a run has lost since its beginning, checkpoints that it went on from included.
@@ -34,6 +38,7 @@ class FaultCounters:
             `env_steps`, and in no replay.
         env_steps_dropped: Steps of episodes that were going on when a checkpoint was saved in the
             same process, or restored.
+        evaluations_lost: Evaluations that gave no result.
     """
 
     env_runners_lost: int = 0
@@ -41,6 +46,7 @@ class FaultCounters:
     env_steps_lost: int = 0
     env_steps_missed: int = 0
     env_steps_dropped: int = 0
+    evaluations_lost: int = 0
 
 
 class StepAccounting:

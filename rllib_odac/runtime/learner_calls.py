@@ -162,6 +162,18 @@ class LearnerCalls:
         if any(call.waiting for call in self._calls):
             self.supervision.check("update")
 
+    def published_weights(self) -> dict[str, Any]:
+        """The weights of now as `LearnerResult` has them, after all that learners were asked for.
+
+        Raises:
+            RayError: If the first learner is dead.
+        """
+        if self._group.is_local:
+            return _published(local_learner(self._group))
+        with self.supervision.waiting("hand over their weights"):
+            weights: dict[str, Any] = ray.get(self._actors()[0].apply.remote(_published))
+        return weights
+
     def has_dead_learner(self) -> bool:
         """Whether a learner's process is dead. After a failure it takes a while to be known."""
         if self._group.is_local:
@@ -230,9 +242,7 @@ def _update(
         goals = learner.draw_exploration_goals(NUM_EXPLORATION_GOALS)
         weights = None
         if publish and learner._learner_index == 0:
-            module = f"{COMPONENT_RL_MODULE}/{DEFAULT_MODULE_ID}"
-            weights = learner.get_state(components=[module], inference_only=True)
-            weights[COMPONENT_RL_MODULE] = ray.put(weights[COMPONENT_RL_MODULE])
+            weights = _published(learner)
     except Exception as error:
         return picklable(error)
     return LearnerResult(
@@ -243,3 +253,11 @@ def _update(
         weights=weights,
         seconds=time.perf_counter() - start,
     )
+
+
+def _published(learner: ODACTorchLearner) -> dict[str, Any]:
+    """RLlib's state of the inference-only module, its weights a reference into the object store."""
+    module = f"{COMPONENT_RL_MODULE}/{DEFAULT_MODULE_ID}"
+    weights: dict[str, Any] = learner.get_state(components=[module], inference_only=True)
+    weights[COMPONENT_RL_MODULE] = ray.put(weights[COMPONENT_RL_MODULE])
+    return weights

@@ -80,7 +80,8 @@ def check_places(nodes: dict[str, dict[str, float]]) -> None:
         for each in sweep.processes()
     }
     cpu, gpu = ["cpu_worker"], ["gpu_worker"]
-    assert places == {"jobs": cpu, "num_env_runners": cpu, "num_learners": gpu}
+    collect = {"num_env_runners": cpu, "evaluation_num_env_runners": cpu}
+    assert places == {"jobs": cpu, "num_learners": gpu} | collect
 
 
 # Kubernetes ---------------------------------------------------------------------------------------

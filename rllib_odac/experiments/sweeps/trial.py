@@ -155,6 +155,7 @@ def trial_parameters(spec: RunSpec, resources: Mapping[str, Any]) -> dict[str, A
     return {
         "env": spec.env,
         "objective": spec.objective,
+        "evaluation_num_env_runners": 1 if resources.get("num_env_runners") else 0,
         **spec.settings,
         "seed": spec.seed,
         "rollout_fragment_length": config.rollout_fragment_length,
