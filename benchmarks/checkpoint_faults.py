@@ -39,7 +39,7 @@ import ray
 from rllib_odac import ODAC, ODACConfig
 from rllib_odac.checkpoints.atomic import locate_checkpoint
 from rllib_odac.checkpoints.manifest import check_checkpoint
-from rllib_odac.checkpoints.storage import Storage
+from rllib_odac.storage import Storage
 
 Row = dict[str, Any]
 

@@ -24,7 +24,6 @@ from ray.tune import Checkpoint
 from rllib_odac.checkpoints.checkpointer import Checkpointer
 from rllib_odac.checkpoints.find import open_checkpoint
 from rllib_odac.checkpoints.manifest import REPLAY_DIRECTORY
-from rllib_odac.checkpoints.storage import Storage
 from rllib_odac.config import ODACConfig
 from rllib_odac.deploy.files import policy_files
 from rllib_odac.env_runner import GoalEnvRunner
@@ -35,6 +34,7 @@ from rllib_odac.runtime.evaluation import Evaluations, rllib_results
 from rllib_odac.runtime.evaluator import Evaluation, Evaluator
 from rllib_odac.runtime.faults import FaultCounters, InterruptedRun
 from rllib_odac.runtime.training import Training
+from rllib_odac.storage import Storage
 
 ALGORITHM_STATE = "odac"
 EPISODES_DROPPED = "episodes_dropped"  # unfinished ones, which no checkpoint holds
@@ -73,7 +73,7 @@ class ODAC(Algorithm):
                 group,
                 weights=self._training.calls.published_weights,
                 sync=functools.partial(self._sync_weights_of, group),
-                timeout_s=config.evaluation_timeout_s,
+                timeout_s=config.evaluation_sample_timeout_s,
             ),
             self._training.accounting,
             on_start=functools.partial(self._call_back, "on_evaluate_start"),

@@ -190,6 +190,18 @@ class ODACConfig(AlgorithmConfig, Settings):
             )
 
     @property
+    def steps_to_whole_episodes(self) -> int:
+        """Steps, at most, until each environment of this process has ended an episode.
+
+        0 where env runners are remote, whose open episodes go on while a checkpoint is written.
+        """
+        if self.num_env_runners or self.env is None:
+            return 0
+        return self.num_envs_per_env_runner * (
+            self.max_episode_steps or self._environment.horizon or 0
+        )
+
+    @property
     def is_asynchronous(self) -> bool:
         """Whether sampling and learning overlap."""
         return bool(self.num_env_runners) and self.asynchronous in (True, "auto")

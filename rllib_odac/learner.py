@@ -41,6 +41,7 @@ from rllib_odac.replay.exploration_goals import (
     draw_exploration_goals,
     validate_exploration_goals,
 )
+from rllib_odac.storage import Copies
 
 NUM_UPDATES_LIFETIME = "num_updates_lifetime"
 REPLAY_TRANSITIONS = "replay_transitions"
@@ -91,6 +92,7 @@ class ODACTorchLearner(TorchLearner):
         self._noise.manual_seed(self._base_seed + 1)
         self.num_updates = 0  # since the beginning of the run, skipped ones included
         self.num_transitions = 0  # taken in by this learner
+        self.copies = Copies()  # of its replay in a checkpoint, between checking and loading
         is_cpu = self._device.type == "cpu"
         self._guard = DivergenceGuard(networks, config.on_divergence == "skip", is_cpu)
 

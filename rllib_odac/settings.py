@@ -234,7 +234,7 @@ class RLlibSettings:
     evaluation_num_env_runners: int = setting(
         0, COUNT_FROM_0, "remote env runners that evaluate beside training; 0 does it in between"
     )
-    evaluation_timeout_s: float = setting(
+    evaluation_sample_timeout_s: float = setting(
         600.0, POSITIVE, "time that remote env runners may take for an evaluation", "s"
     )
     sample_timeout_s: float = setting(

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rllib_odac.checkpoints.manifest import MANIFEST, read_manifest
-from rllib_odac.checkpoints.storage import Storage
+from rllib_odac.storage import Storage
 
 
 @contextlib.contextmanager

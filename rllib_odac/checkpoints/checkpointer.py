@@ -18,8 +18,8 @@ from rllib_odac.checkpoints.atomic import atomic_directory
 from rllib_odac.checkpoints.find import open_checkpoint, suggesting_whole_checkpoint
 from rllib_odac.checkpoints.manifest import REPLAY_DIRECTORY, write_manifest
 from rllib_odac.checkpoints.shards import check_shards, load_shards, save_shards, updates_saved
-from rllib_odac.checkpoints.storage import Storage
 from rllib_odac.deploy.files import DIRECTORY as POLICY_DIRECTORY
+from rllib_odac.storage import Storage
 
 Manifest = dict[str, Any]
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import math
-import os
+import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,16 +18,21 @@ from pyarrow.fs import FileSystem
 from rllib_odac.checkpoints.atomic import locate_checkpoint
 from rllib_odac.checkpoints.manifest import (
     MANIFEST,
+    REPLAY_DIRECTORY,
     DamagedCheckpoint,
     check_checkpoint,
     check_files,
+    check_fingerprint,
     read_manifest,
 )
-from rllib_odac.checkpoints.storage import Storage
+from rllib_odac.storage import PLACE, Storage
+
+CHECKPOINTS = "checkpoints"  # of a run, named by environment steps
+FINAL = "checkpoint_final"  # the last one
 
 
 def open_checkpoint(
-    path: str | os.PathLike[str], filesystem: FileSystem | None = None
+    path: PLACE | Storage, filesystem: FileSystem | None = None
 ) -> tuple[Storage, dict[str, Any]]:
     """The place of a checkpoint and its manifest, when all but the contents of replay is checked.
 
@@ -41,19 +48,22 @@ def open_checkpoint(
     return place, manifest
 
 
-def checkpoints_of_run(run: Path) -> list[Path]:
+def checkpoints_of_run(run: PLACE | Storage) -> list[Storage]:
     """The checkpoints in a run's directory by their environment steps, newest first."""
+    place = Storage.of(run)
 
-    def env_steps(path: Path) -> float:
-        if path.name.startswith("step_"):
-            return int(path.name.removeprefix("step_"))
+    def env_steps(checkpoint: Storage) -> float:
+        if checkpoint.name.startswith("step_"):
+            return int(checkpoint.name.removeprefix("step_"))
         try:  # a run that goes on outgrows its final one
-            return float(read_manifest(path)["env_steps"])
+            return float(read_manifest(checkpoint)["env_steps"])
         except ValueError:
             return math.inf
 
-    paths = [*(run / "checkpoints").glob("step_*[0-9]"), run / "checkpoint_final"]
-    return sorted((path for path in paths if path.is_dir()), key=env_steps, reverse=True)
+    names = (place / CHECKPOINTS).names()
+    found = [place / CHECKPOINTS / name for name in names if re.fullmatch(r"step_\d+", name)]
+    found += [final] if (final := place / FINAL).is_directory else []
+    return sorted(found, key=env_steps, reverse=True)
 
 
 @contextlib.contextmanager
@@ -62,33 +72,66 @@ def suggesting_whole_checkpoint(place: Storage) -> Iterator[None]:
     try:
         yield
     except DamagedCheckpoint as error:
-        path = Path(place.path)
-        run = path.parent.parent if path.parent.name == "checkpoints" else path.parent
-        others = [other for other in checkpoints_of_run(run) if other != path]
-        whole = next(filter(_is_whole, others), None) if place.is_local else None
+        run = place.parent.parent if place.parent.name == CHECKPOINTS else place.parent
+        others = [other for other in checkpoints_of_run(run) if other != place]
+        whole = next(filter(_is_whole, others), None)
         if whole is None:
             raise
         text = f"{str(error).removesuffix('.')}; the newest whole one is '{whole}'."
         raise DamagedCheckpoint(text) from None
 
 
-def resolve_checkpoint(path: str | os.PathLike[str]) -> Path:
+def resolve_checkpoint(path: PLACE | Storage) -> Storage:
     """The checkpoint itself or, of a run's directory, its newest whole one."""
-    path = Path(path)
-    if path.is_dir() and not (path / MANIFEST).exists():
-        return next(filter(_is_whole, checkpoints_of_run(path)), path)
-    return path
+    place = Storage.of(path)
+    if (place / MANIFEST).size is None:
+        return next(filter(_is_whole, checkpoints_of_run(place)), place)
+    return place
 
 
-def _is_whole(path: Path) -> bool:
+def checkpoint_here(path: PLACE | Storage) -> Path:
+    """A checkpoint, or a run's newest whole one, as a directory of this machine.
+
+    From elsewhere it is downloaded, its replay left out, into a directory that goes with this
+    process.
+
+    Raises:
+        DamagedCheckpoint: If it is not whole.
+        ValueError: If it is one of another version.
+    """
+    place = resolve_checkpoint(path)
+    if place.is_local:
+        return Path(open_checkpoint(place)[0].path)
+    place = locate_checkpoint(place)
+    manifest = read_manifest(place)
+    target = Path(tempfile.mkdtemp(prefix="odac-"))
+    atexit.register(shutil.rmtree, target, ignore_errors=True)
+    (place / MANIFEST).download(target / MANIFEST)
+    for name, expected in manifest["files"].items():
+        if not name.startswith(f"{REPLAY_DIRECTORY}/"):
+            try:
+                arrived = (place / name).download(target / name)
+            except FileNotFoundError:
+                raise DamagedCheckpoint(
+                    f"The checkpoint '{place}' lacks the file '{name}'."
+                ) from None
+            check_fingerprint(place / name, arrived, expected)
+    return target
+
+
+def _is_whole(checkpoint: Storage) -> bool:
+    """Whether every byte is what was written; elsewhere replays are not read for it."""
     try:
-        check_checkpoint(path)
+        if checkpoint.is_local:
+            check_checkpoint(checkpoint)
+        else:
+            check_files(checkpoint, read_manifest(checkpoint))
     except ValueError:
         return False
     return True
 
 
-def restore_newest(run: Path, restore: Callable[[str], None]) -> Path | None:
+def restore_newest(run: PLACE | Storage, restore: Callable[[Storage], object]) -> Storage | None:
     """Restores the newest whole checkpoint of a run, with one warning if newer ones are damaged.
 
     Returns:
@@ -97,12 +140,14 @@ def restore_newest(run: Path, restore: Callable[[str], None]) -> Path | None:
     Raises:
         DamagedCheckpoint: If none of them is whole.
     """
-    for leftover in (run / "checkpoints").glob("*.partial"):  # of a save that was killed
-        shutil.rmtree(leftover, ignore_errors=True)
+    place = Storage.of(run)
+    for name in (place / CHECKPOINTS).names():
+        if place.is_local and name.endswith(".partial"):  # of a save that was killed
+            (place / CHECKPOINTS / name).remove()
     damage: DamagedCheckpoint | None = None
-    for path in checkpoints_of_run(run):
+    for checkpoint in checkpoints_of_run(place):
         try:
-            restore(str(path))
+            restore(checkpoint)
         except DamagedCheckpoint as error:
             damage = damage or error
             continue
@@ -111,7 +156,7 @@ def restore_newest(run: Path, restore: Callable[[str], None]) -> Path | None:
                 f"warning: {str(damage).removesuffix('.')}, and the run goes on from there.",
                 file=sys.stderr,
             )
-        return path
+        return checkpoint
     if damage is not None:
         raise damage
     return None

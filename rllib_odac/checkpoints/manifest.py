@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from rllib_odac.checkpoints.storage import Fingerprint, Storage
+from rllib_odac.storage import PLACE, Fingerprint, Storage
 
 MANIFEST = "odac.json"
 CHECKPOINT_VERSION = 3
@@ -47,21 +45,22 @@ def write_manifest(
     (checkpoint / MANIFEST).write(lambda stream: stream.write(text.encode()))
 
 
-def read_manifest(checkpoint: Storage | str | os.PathLike[str]) -> dict[str, Any]:
+def read_manifest(checkpoint: PLACE | Storage) -> dict[str, Any]:
     """What a checkpoint says of itself; it is written last, so without it nothing is whole.
 
     Raises:
         DamagedCheckpoint: If the directory is no whole checkpoint of ODAC.
         ValueError: If it is one of another version.
+        OSError: If its storage cannot be read.
     """
-    place = checkpoint if isinstance(checkpoint, Storage) else Storage.of(checkpoint)
+    place = Storage.of(checkpoint)
     shown = checkpoint  # as the user wrote it
     try:
         with (place / MANIFEST).open() as file:
             text = file.read()
-    except OSError:
-        final = Path(place.path) / "checkpoint_final"
-        inside = " (its checkpoint_final is)" if place.is_local and final.is_dir() else ""
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        final = (place / "checkpoint_final").is_directory
+        inside = " (its checkpoint_final is)" if final else ""
         raise DamagedCheckpoint(f"'{shown}' is no whole checkpoint of ODAC{inside}.") from None
     try:
         manifest: dict[str, Any] = json.loads(text)
@@ -114,13 +113,22 @@ def check_file(file: Storage, expected: Fingerprint) -> None:
     Raises:
         DamagedCheckpoint: If it is not what was written.
     """
-    if file.fingerprint() != expected:
+    check_fingerprint(file, file.fingerprint(), expected)
+
+
+def check_fingerprint(file: Storage, found: Fingerprint, expected: Fingerprint) -> None:
+    """Compares what was read of a file with what was written.
+
+    Raises:
+        DamagedCheckpoint: If they differ.
+    """
+    if found != expected:
         raise DamagedCheckpoint(
             f"The checkpoint is damaged: '{file}' is not what was written (by its SHA-256)."
         )
 
 
-def check_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+def check_checkpoint(path: PLACE | Storage) -> dict[str, Any]:
     """Checks every byte of a checkpoint and returns its manifest.
 
     Raises:

@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 
 from ray.rllib.core.learner.learner_group import LearnerGroup
 
-from rllib_odac.checkpoints.manifest import REPLAY_DIRECTORY, check_file
-from rllib_odac.checkpoints.storage import Fingerprint, Storage
+from rllib_odac.checkpoints.manifest import REPLAY_DIRECTORY, check_fingerprint
 from rllib_odac.learner import ODACTorchLearner
 from rllib_odac.replay.buffer import GoalReplay
 from rllib_odac.replay.episodes import GoalEpisode
+from rllib_odac.storage import Fingerprint, Storage
 
 T = TypeVar("T")
 
@@ -133,20 +133,27 @@ def _check(
     shards: Mapping[str, Fingerprint],
     num_learners: int,
 ) -> None:
+    learner.copies.drop()
     for name in list(shards)[learner._learner_index :: num_learners]:
-        check_file(place / name, shards[name])
+        file = place / name
+        # What comes over a network is kept until it is loaded.
+        found = file.fingerprint() if file.is_local else learner.copies.fetch(file)
+        check_fingerprint(file, found, shards[name])
 
 
 def _load(
     learner: ODACTorchLearner, place: Storage, names: Sequence[str], num_learners: int
 ) -> tuple[int, int]:
     replay = learner.replay
-    if len(names) == num_learners:
-        file = place / names[learner._learner_index]
-        with file.open() as stream:
-            replay.read(stream, str(file))
-    else:
-        _redistribute(learner, place, names, num_learners)
+    try:
+        if len(names) == num_learners:
+            file = place / names[learner._learner_index]
+            with learner.copies.open(file) as stream:
+                replay.read(stream, str(file))
+        else:
+            _redistribute(learner, place, names, num_learners)
+    finally:
+        learner.copies.drop()
     return len(replay), learner.num_updates
 
 
@@ -159,7 +166,7 @@ def _redistribute(
     mine: list[tuple[float, int, GoalEpisode]] = []
     number = 0
     for name in names:
-        with (place / name).open() as stream:
+        with learner.copies.open(place / name) as stream:
             shard.read(stream, str(place / name))
         episodes = shard.episodes()
         for index, episode in enumerate(episodes):

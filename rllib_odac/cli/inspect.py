@@ -12,7 +12,7 @@ from rllib_odac.cli.common import Debug, errors_in_one_sentence, quiet_libraries
 
 
 def inspect(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint, or a run: its newest one.")],
+    checkpoint: Annotated[str, typer.Argument(help="Checkpoint, or a run: its newest one.")],
     out: Annotated[Path, typer.Option(help="Directory for the pictures and report.html.")],
     episodes: Annotated[int, typer.Option(help="Episodes, each with a held-out goal.")] = 50,
     seed: Annotated[int, typer.Option(help="Which held-out goals.")] = 0,

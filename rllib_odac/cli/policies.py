@@ -11,7 +11,7 @@ from rllib_odac.cli.common import Debug, errors_in_one_sentence, quiet_warnings
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, or a run directory.")],
+    checkpoint: Annotated[str, typer.Argument(help="A checkpoint, or a run directory.")],
     out: Annotated[Path, typer.Option(help="The file to write.")],
     style: Annotated[
         str, typer.Option("--format", help="onnx, torchscript or torch-export.")

@@ -37,11 +37,11 @@ RUN_FIELDS = [name for name in declarations(RunSpec) if name != "settings"]  # w
 def train(
     *,
     config: Annotated[
-        Path | None,
+        str | None,
         typer.Option(help="A run's fields as JSON (tune_configs/*.json, a run's config.json)."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help=r"Run directory \[runs/ENV-OBJECTIVE-TIME].")
+        str | None, typer.Option(help=r"Run directory, or its URI \[runs/ENV-OBJECTIVE-TIME].")
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -73,7 +73,7 @@ def train(
             if resume:
                 raise ValueError("resume needs --out, the directory of the run to go on with.")
             name = f"{file_name(spec.env)}-{spec.objective}-{time.strftime('%Y%m%d-%H%M%S')}"
-            out = Path("runs") / name
+            out = f"runs/{name}"
         reporter = _Reporter(spec.steps)
         with quiet_libraries(debug):
             # Every mistake that needs no cluster to be seen shows here, before Ray starts.
@@ -105,7 +105,7 @@ def train(
 
 
 def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint, or a run: its newest one.")],
+    checkpoint: Annotated[str, typer.Argument(help="Checkpoint, or a run: its newest one.")],
     episodes: Annotated[int, typer.Option(help="Episodes, each with a held-out goal.")] = 100,
     seed: Annotated[int, typer.Option(help="Which held-out goals.")] = 0,
     video: Annotated[

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from rllib_odac.deploy.files import read_policy
+from rllib_odac.deploy.here import policy_here
 from rllib_odac.deploy.load import METADATA, Array, load_exported, network_act
 from rllib_odac.deploy.network import PolicyNetwork
 from rllib_odac.deploy.spec import INPUTS, PolicySpec
@@ -33,7 +34,7 @@ def export_policy(checkpoint: str | Path, out: str | Path, format: str = "onnx")
     before it takes its name.
 
     Args:
-        checkpoint: A checkpoint, or a run directory.
+        checkpoint: A checkpoint, or a run directory, or the URI of one.
         out: The file.
         format: "onnx", "torchscript" or "torch-export" (`torch.export`, .pt2).
 
@@ -47,7 +48,7 @@ def export_policy(checkpoint: str | Path, out: str | Path, format: str = "onnx")
     """
     if format not in FORMATS:
         raise ValueError(f"format is '{format}', but must be one of {list(FORMATS)}.")
-    checkpoint, out = Path(checkpoint), Path(out)
+    checkpoint, out = policy_here(checkpoint), Path(out)
     if not checkpoint.is_dir():
         raise ValueError(f"'{checkpoint}' is no directory; give a checkpoint or a run directory.")
     spec, network = read_policy(checkpoint)

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from rllib_odac.deploy.files import read_policy
+from rllib_odac.deploy.here import policy_here
 from rllib_odac.deploy.network import PolicyNetwork
 from rllib_odac.deploy.spec import ACTION, INPUTS, PolicySpec
 
@@ -100,7 +101,8 @@ def load_policy(
 
     Args:
         path: A checkpoint, a run directory (its newest checkpoint) or a file that `odac export`
-            wrote, of any format. Load exported files only if you trust them.
+            wrote, of any format, or the URI of one (`s3://...`). Load exported files only if you
+            trust them.
         sample: Draw actions from the policy's distribution; else they are its squashed mean, as in
             evaluation. Exported files hold the mean only.
         seed: Of the draws: a number or a NumPy generator.
@@ -112,7 +114,7 @@ def load_policy(
         ValueError: If there is no policy at `path`, it is damaged or cannot be sampled from, or
             there is a seed but nothing to draw.
     """
-    path = Path(path)
+    path = policy_here(path)
     if not path.exists():
         raise ValueError(f"There is no checkpoint, run or exported policy '{path}'.")
     if seed is not None and not sample:

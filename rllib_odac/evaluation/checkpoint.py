@@ -13,7 +13,7 @@ from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, COMPONENT
 from ray.rllib.core import DEFAULT_MODULE_ID as MODULE
 
 from rllib_odac.agent.actor_critic import ActorCritic
-from rllib_odac.checkpoints.find import open_checkpoint, resolve_checkpoint
+from rllib_odac.checkpoints.find import checkpoint_here
 from rllib_odac.config import ODACConfig
 from rllib_odac.env_runner import GoalEnvRunner
 from rllib_odac.envs.goals import reported_distance
@@ -22,6 +22,7 @@ from rllib_odac.evaluation.video import Frame, picture_strip, record_video, rend
 from rllib_odac.replay.episodes import COLUMNS, GoalEpisode
 from rllib_odac.rl_module import ODACRLModule
 from rllib_odac.runtime.evaluator import held_out_seeds, summarize
+from rllib_odac.storage import PLACE
 
 
 @dataclass
@@ -47,15 +48,16 @@ class CheckpointPolicy:
     """The policy of a checkpoint with the environment that it was trained on.
 
     Args:
-        checkpoint: Directory that `ODAC.save_to_path` or `odac train` wrote, a checkpoint or a run.
-            It holds pickled objects, as every RLlib checkpoint does: load only what you trust.
+        checkpoint: Directory, or its URI, that `ODAC.save_to_path` or `odac train` wrote, a
+            checkpoint or a run. It holds pickled objects, as every RLlib checkpoint does: load
+            only what you trust.
 
     Raises:
         ValueError: If there is no checkpoint of ODAC in that directory.
     """
 
-    def __init__(self, checkpoint: str | Path) -> None:
-        path = Path(open_checkpoint(resolve_checkpoint(checkpoint))[0].path)
+    def __init__(self, checkpoint: PLACE) -> None:
+        path = checkpoint_here(checkpoint)
         self.config = _config(path)
         runner_config = self.config.copy(copy_frozen=False)
         runner_config.env_runners(num_env_runners=0)
@@ -144,13 +146,13 @@ def arrival(distances: list[float]) -> int:
     return max(near.index(True), 5)
 
 
-def checkpoint_networks(path: Path) -> ActorCritic:
+def checkpoint_networks(checkpoint: PLACE) -> ActorCritic:
     """All networks of a checkpoint: policy, critics, dynamics and normalisers.
 
     Raises:
         ValueError: If there is no checkpoint of ODAC in that directory, or it is damaged.
     """
-    path = Path(open_checkpoint(resolve_checkpoint(path))[0].path)
+    path = checkpoint_here(checkpoint)
     try:
         module: ODACRLModule = ODACRLModule.from_checkpoint(_module_path(path))
     except Exception as error:
@@ -163,13 +165,13 @@ def _module_path(path: Path) -> Path:
     return path.absolute().joinpath(*parts)
 
 
-def checkpoint_config(path: Path) -> ODACConfig:
+def checkpoint_config(checkpoint: PLACE) -> ODACConfig:
     """The configuration that a checkpoint was made with.
 
     Raises:
         ValueError: If there is no whole checkpoint of ODAC in that directory.
     """
-    return _config(Path(open_checkpoint(resolve_checkpoint(path))[0].path))
+    return _config(checkpoint_here(checkpoint))
 
 
 def _config(path: Path) -> ODACConfig:

@@ -70,7 +70,7 @@ def inspect_checkpoint(
     if seed < 0:
         raise ValueError(f"seed is {seed}, but must be at least 0.")
     directory = Path(out)
-    networks = checkpoint_networks(Path(checkpoint))
+    networks = checkpoint_networks(checkpoint)
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"out is '{directory}', which is a file; it must be a directory.")
     policy = CheckpointPolicy(checkpoint)

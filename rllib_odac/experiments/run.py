@@ -12,27 +12,25 @@ summary.json         the figures at the end, versions and seed
 from __future__ import annotations
 
 import contextlib
-import json
+import io
 import logging
-import os
 import platform
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from rllib_odac.checkpoints.find import checkpoints_of_run, restore_newest
+from rllib_odac.checkpoints.find import CHECKPOINTS, FINAL, checkpoints_of_run, restore_newest
 from rllib_odac.checkpoints.manifest import read_manifest
+from rllib_odac.experiments.run_files import RunFiles
 from rllib_odac.experiments.spec import RunSpec, check_same
-from rllib_odac.files import PARTIAL, locked, write_json, write_text
 from rllib_odac.metrics import FIGURES, LEARNING, METRICS
 from rllib_odac.runtime.cluster import Processes, check_room, join_or_start, num_cpus, processes
 from rllib_odac.runtime.faults import InterruptedRun
+from rllib_odac.storage import PLACE, Storage
 
 if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
@@ -41,7 +39,6 @@ if TYPE_CHECKING:
     from rllib_odac.runtime.evaluator import Evaluation
 
 CHECKPOINTS_KEPT = 2
-LOCK = ".lock"  # of a run's directory, which one process at a time trains in
 MAX_LEARNER_FAILURES = 3  # in a row, without a new checkpoint in between, that a run survives
 PACKAGES = ("rllib-odac", "ray", "torch", "gymnasium", "mujoco", "numpy")  # named in the summary
 
@@ -57,7 +54,7 @@ class Run:
 
     Args:
         spec: What to run.
-        out: The run's directory.
+        out: The run's directory, or its URI, such as s3://BUCKET/FOLDER.
         resume: Go on from the newest whole checkpoint in the directory, if there is one.
         on_row: Called with each new row of progress.
 
@@ -69,11 +66,11 @@ class Run:
     def __init__(
         self,
         spec: RunSpec,
-        out: str | os.PathLike[str],
+        out: PLACE,
         resume: bool = False,
         on_row: Callable[[Mapping[str, Any]], None] = lambda row: None,
     ) -> None:
-        self.out = Path(out).absolute()
+        self._files = RunFiles(out)
         self.rows: list[dict[str, Any]] = []
         self._on_row = on_row
         self._algorithm: ODAC | None = None  # while it trains
@@ -85,27 +82,27 @@ class Run:
         # Saving drops open episodes, so the interval between checkpoints is part of what a run
         # does: it is written out, and a resumed run keeps its own unless another is given.
         interval = spec.checkpoint_every or stored.get("checkpoint_every")
-        self.spec = replace(spec, checkpoint_every=interval or spec.checkpoint_interval)
+        interval = interval or spec.checkpoint_interval_with(self._config)
+        self.spec = replace(spec, checkpoint_every=interval)
         if stored:  # the other fields may change on the way
             wanted = {
                 name: getattr(spec, name) for name in ("env", "objective", "seed", "settings")
             }
             cure = "resume it with that or give another directory"
             check_same(wanted, stored, f"the run in '{self.out}'", cure)
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ValueError(f"out is '{self.out}', which cannot be made: {error}.") from None
-        if not os.access(self.out, os.W_OK):
-            raise ValueError(f"out is '{self.out}', which cannot be written to.")
+        self._files.prepare()
+
+    @property
+    def out(self) -> Storage:
+        """The run's directory."""
+        return self._files.place
 
     @property
     def summary_if_finished(self) -> dict[str, Any] | None:
         """The summary, if the run has ended as far as its specification asks for."""
-        path = self.out / "summary.json"
-        if not path.exists():
+        summary: dict[str, Any] | None = self._files.read_json("summary.json")
+        if summary is None:
             return None
-        summary: dict[str, Any] = json.loads(path.read_text())
         is_finished = self._is_finished(summary["env_steps"], summary["success_rate"])
         return summary if is_finished else None
 
@@ -147,11 +144,11 @@ class Run:
         if not ray.is_initialized():
             join_or_start(num_cpus=num_cpus(self.processes))
         check_room(self.processes)
-        with locked(self.out / LOCK, f"out '{self.out}'"):
+        with self._files.locked():
             return self._train_to_the_end()
 
     def _train_to_the_end(self) -> dict[str, Any]:
-        write_json(self.out / "config.json", asdict(self.spec))
+        self._files.write_json("config.json", asdict(self.spec))
         failures, steps_at_failure = 0, -1
         while True:
             try:
@@ -188,7 +185,7 @@ class Run:
         try:
             self._restore(algorithm)
             self._algorithm = algorithm
-            with open_writer(self.out / "tensorboard", algorithm.env_steps) as writer:
+            with open_writer(self._files.here("tensorboard"), algorithm.env_steps) as writer:
                 self._train(algorithm, writer)
             self._algorithm = None  # what is left is quickly done
             return self._finish(algorithm)
@@ -294,12 +291,13 @@ class Run:
     def _finish(self, algorithm: ODAC) -> dict[str, Any]:
         from rllib_odac.evaluation.plots import plot_learning_curve
 
-        algorithm.save_to_path(str(self.out / "checkpoint_final"))
+        self._save(algorithm, self.out / FINAL)
         plot_learning_curve(
             pd.DataFrame(self.rows),
-            self.out / "learning_curve.png",
+            self._files.here("learning_curve.png"),
             f"{self.spec.objective} on {self.spec.env}, seed {self.spec.seed}",
         )
+        self._files.publish("learning_curve.png")
         versions = {name: version(name) for name in PACKAGES}
         summary = self.rows[-1] | {
             "env": self.spec.env,
@@ -309,24 +307,30 @@ class Run:
             "faults": asdict(algorithm.fault_counters),
             "versions": versions | {"python": platform.python_version()},
         }
-        write_json(self.out / "summary.json", summary)
+        self._files.write_json("summary.json", summary)
         return summary
 
     # Checkpoints and resuming ---------------------------------------------------------------------
 
     def _save_checkpoint(self, algorithm: ODAC) -> None:
         """Writes a checkpoint, and removes the oldest."""
-        directory = self.out / "checkpoints"
-        algorithm.save_to_path(str(directory / f"step_{algorithm.env_steps:09d}"))
-        kept = [path for path in checkpoints_of_run(self.out) if path.parent == directory]
+        directory = self.out / CHECKPOINTS
+        self._save(algorithm, directory / f"step_{algorithm.env_steps:09d}")
+        kept = [each for each in checkpoints_of_run(self.out) if each.parent == directory]
         for old in kept[CHECKPOINTS_KEPT:]:
-            shutil.rmtree(old)
+            old.remove()
+
+    def _save(self, algorithm: ODAC, place: Storage) -> None:
+        self._files.publish("tensorboard")
+        self._files.check()
+        algorithm.save_to_path(place)
 
     def _restore(self, algorithm: ODAC) -> None:
         """Restores the newest whole checkpoint, if there is one, and the progress until then."""
         self.rows, self._figures, self._looks_solved = [], {}, False
         if restore_newest(self.out, algorithm.restore_from_path) is not None:
-            progress = pd.read_csv(self.out / "progress.csv", float_precision="round_trip")
+            text = io.StringIO(self._files.read_text("progress.csv"))
+            progress = pd.read_csv(text, float_precision="round_trip")
             kept = progress[progress["env_steps"] <= algorithm.env_steps]
             self.rows = [
                 {str(name): value for name, value in row.items() if not pd.isna(value)}
@@ -337,29 +341,17 @@ class Run:
 
     def _write_progress(self) -> None:
         progress = pd.DataFrame(self.rows, columns=list(METRICS))
-        write_text(self.out / "progress.csv", progress.to_csv(index=False))
+        self._files.write_text("progress.csv", progress.to_csv(index=False))
 
     def _read_config(self, resume: bool) -> dict[str, Any]:
         """The stored config.json; empty where the directory is new.
 
         Raises:
-            ValueError: If a new run cannot begin there, or there is none to resume.
+            ValueError: If there is a run, and it is not to be resumed.
         """
-        path = self.out / "config.json"
-        if self.out.exists() and not self.out.is_dir():
-            raise ValueError(f"out is '{self.out}', which is a file; it must be a directory.")
-        if not path.exists():
-            # A run that was killed before it began may leave half a config.json.
-            if self.out.is_dir() and {*os.listdir(self.out)} - {f"config.json{PARTIAL}", LOCK}:
-                raise ValueError(
-                    f"out is '{self.out}', which holds other files; it must be empty, new, or a "
-                    "run to resume."
-                )
+        stored: dict[str, Any] | None = self._files.read_json("config.json")
+        if stored is None:
             return {}
-        try:
-            stored: dict[str, Any] = json.loads(path.read_text())
-        except ValueError as error:
-            raise ValueError(f"'{path}' is damaged: {error}.") from None
         if not resume:
             raise ValueError(
                 f"out is '{self.out}', which holds a run of {stored['env']} already; give another "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rllib_odac.declarations import (
@@ -20,6 +19,7 @@ from rllib_odac.declarations import (
     setting,
 )
 from rllib_odac.settings import NAMED_OBJECTIVE
+from rllib_odac.storage import PLACE, Storage
 
 if TYPE_CHECKING:
     from rllib_odac.config import ODACConfig
@@ -54,7 +54,7 @@ class RunSpec:
 
     @property
     def checkpoint_interval(self) -> int:
-        """Environment steps between two checkpoints."""
+        """Environment steps between two checkpoints, unless episodes are long."""
         if self.checkpoint_every is None:
             return max(1000, self.steps // 50)
         return self.checkpoint_every
@@ -105,17 +105,31 @@ class RunSpec:
         fragment = min(config.rollout_fragment_length, STEPS_PAST_THE_END // environments)
         config.env_runners(rollout_fragment_length=fragment)
         config.validate()
+        whole = config.steps_to_whole_episodes
+        if self.checkpoint_every is not None and self.checkpoint_every < whole:
+            raise ValueError(
+                f"checkpoint_every is {self.checkpoint_every}, but must be at least {whole}: a "
+                f"checkpoint drops episodes that go on, and none of {environments} environments "
+                "would ever end one."
+            )
         return config
 
+    def checkpoint_interval_with(self, config: ODACConfig) -> int:
+        """Environment steps between two checkpoints, so many by default that few are dropped."""
+        if self.checkpoint_every is not None:
+            return self.checkpoint_every
+        return max(self.checkpoint_interval, 2 * config.steps_to_whole_episodes)
 
-def read_spec(path: Path) -> dict[str, Any]:
+
+def read_spec(path: PLACE) -> dict[str, Any]:
     """Fields of a `RunSpec` in a JSON file, such as a run's own config.json.
 
     Raises:
         ValueError: If the file cannot be read, or names a field that there is not.
     """
     try:
-        stored = json.loads(path.read_text())
+        with Storage.of(path).open() as file:
+            stored = json.loads(file.readall())
     except (OSError, ValueError) as error:
         raise ValueError(f"config is '{path}', which cannot be read: {error}.") from None
     return check_fields(f"config '{path}'", stored, declarations(RunSpec))

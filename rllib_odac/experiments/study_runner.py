@@ -171,8 +171,7 @@ def _check_same_run(spec: RunSpec, directory: Path) -> None:
     path = directory / "config.json"
     if not path.exists():
         return
-    stored, wanted = (
-        asdict(replace(one, checkpoint_every=one.checkpoint_interval))
-        for one in (RunSpec(**read_spec(path)), spec)
-    )
+    interval = spec.checkpoint_interval_with(spec.config())
+    wanted = asdict(replace(spec, checkpoint_every=interval))
+    stored = asdict(RunSpec(**read_spec(path)))
     check_same(wanted, stored, f"the run in '{directory}'", "give another --runs")

@@ -107,7 +107,7 @@ class Evaluator:
         group: The env runners: one in this process, or remote ones.
         weights: Gives the state to act by now, for remote env runners.
         sync: Hands the weights over to the env runner in this process.
-        timeout_s: Time that remote env runners may take (`evaluation_timeout_s`).
+        timeout_s: Time that remote env runners may take (`evaluation_sample_timeout_s`).
     """
 
     def __init__(
@@ -234,7 +234,7 @@ class Evaluator:
             ray.kill(self._manager.actors()[runner], no_restart=False)
             self._dead.add(runner)
         return EvaluationLostError(
-            f"The evaluation took more than {self._timeout_s:g} s (evaluation_timeout_s)."
+            f"The evaluation took more than {self._timeout_s:g} s (evaluation_sample_timeout_s)."
         )
 
 

@@ -84,14 +84,16 @@ def test_the_share_of_an_env_runner_that_dies_is_made_up_for(ray_cluster, caplog
 
 def test_an_evaluation_that_stalls_is_given_up_and_its_env_runner_restarted(ray_cluster, caplog):
     env = {"faults": ("stall",), "after": CALLS + 3}
-    algorithm = build(env=env, evaluation_timeout_s=4.0)
+    algorithm = build(env=env, evaluation_sample_timeout_s=4.0)
     ended = []
     algorithm.on_evaluation = ended.append
     algorithm.train()
     train_until(algorithm, lambda: len(ended) == 2)
     begun = ended[1].env_steps
     assert ended[1].figures is None
-    assert "is lost. The evaluation took more than 4 s (evaluation_timeout_s)." in caplog.text
+    assert (
+        "is lost. The evaluation took more than 4 s (evaluation_sample_timeout_s)." in caplog.text
+    )
     assert algorithm.env_steps > begun + 400  # nobody waited for it
     algorithm._evaluations._evaluator._timeout_s = 60
     train_until(algorithm, lambda: len(ended) == 3)

@@ -24,10 +24,11 @@ from rllib_odac.checkpoints.manifest import (
     read_manifest,
     write_manifest,
 )
-from rllib_odac.checkpoints.storage import Storage
-from rllib_odac.experiments.run import LOCK, Run
+from rllib_odac.experiments.run import Run
+from rllib_odac.experiments.run_files import LOCK
 from rllib_odac.experiments.spec import RunSpec
 from rllib_odac.files import locked
+from rllib_odac.storage import Storage
 
 FILES = {"state.pkl": b"state" * 100, "learner/weights.pkl": b"w" * 3000, "replay/shard.npz": b"rr"}
 
@@ -196,7 +197,7 @@ def test_a_damaged_one_points_to_the_newest_whole_one(run):
     )
     with pytest.raises(DamagedCheckpoint, match=f"^{re.escape(sentence)}$"):
         open_checkpoint(final)
-    (others[0] / "state.pkl").unlink()
+    (others[0] / "state.pkl").remove()
     with pytest.raises(DamagedCheckpoint, match=re.escape(f"whole one is '{others[1]}'.")):
         open_checkpoint(final)
     with pytest.raises(DamagedCheckpoint, match=re.escape(f"whole one is '{others[1]}'.")):
@@ -217,7 +218,7 @@ def test_resuming_falls_back_with_one_warning(run, capsys):
         assert said.startswith(f"warning: The checkpoint '{run}/checkpoint_final' is damaged")
         assert said.endswith(f"{newest[damaged]}', and the run goes on from there.\n")
     for path in checkpoints_of_run(run):
-        (path / "state.pkl").unlink(missing_ok=True)
+        (path / "state.pkl").remove()
     with pytest.raises(DamagedCheckpoint, match=r"checkpoint_final' lacks the file 'state.pkl'\.$"):
         restore_newest(run, open_checkpoint)
     assert restore_newest(run / "nothing", open_checkpoint) is None

@@ -178,9 +178,24 @@ def test_messages_name_the_users_function():
         ({"seed": None}, "seed is None, but must be a whole number"),
         ({"env": None}, "env is None, but must be the id of an environment"),
         ({"checkpoint_every": 0}, "checkpoint_every is 0, but must be a whole number of at"),
+        ({"checkpoint_every": 499}, "checkpoint_every is 499, but must be at least 500: a ch"),
         ({"stop_success": "often"}, "stop_success is 'often', but must be a number in"),
     ],
 )
 def test_runs_say_what_is_wrong_with_a_field(fields, sentence):
     with pytest.raises(ValueError, match=sentence):
         RunSpec(**{"env": "odac/Box2D-v0"} | fields).config()
+
+
+def test_a_checkpoint_comes_less_often_than_environments_end_an_episode():
+    """A checkpoint drops what goes on: every 1,000 steps ten environments of 200 would end none."""
+    for fields, interval in (
+        ({}, 1000),
+        ({"steps": 500_000}, 10_000),
+        ({"settings": {"num_envs_per_env_runner": 30}}, 3000),
+        ({"settings": {"num_envs_per_env_runner": 30}, "num_env_runners": 1}, 1000),
+        ({"env": "odac/SawyerPush-v0", "steps": 9000}, 2000),
+        ({"checkpoint_every": 500}, 500),
+    ):
+        spec = RunSpec(**{"env": "odac/Box2D-v0", "steps": 9000} | fields)
+        assert spec.checkpoint_interval_with(spec.config()) == interval

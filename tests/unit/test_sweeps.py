@@ -14,7 +14,6 @@ import pytest
 import yaml
 from ray import tune
 
-from rllib_odac.checkpoints.storage import Storage
 from rllib_odac.cli.sweep import main
 from rllib_odac.experiments.spec import RunSpec, read_spec
 from rllib_odac.experiments.sweeps.importance import importances
@@ -23,6 +22,7 @@ from rllib_odac.experiments.sweeps.results import SweepResults
 from rllib_odac.experiments.sweeps.space import Domain, initial, read_space
 from rllib_odac.experiments.sweeps.spec import SweepSpec, read_sweep_spec
 from rllib_odac.experiments.sweeps.sweep import Sweep, check_storage
+from rllib_odac.storage import Storage
 
 CONFIGS = Path(__file__).parents[2] / "tune_configs"
 SPACE = {"lr": {"log_uniform": [1e-4, 1e-2]}, "hidden": {"choice": [[32, 32], [64]]}}

@@ -16,7 +16,6 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rllib_odac.checkpoints.storage import Storage
 from rllib_odac.declarations import (
     COUNT,
     COUNT_FROM_0,
@@ -34,6 +33,7 @@ from rllib_odac.experiments.sweeps.space import MUTABLE
 from rllib_odac.experiments.sweeps.spec import SweepSpec
 from rllib_odac.files import write_text
 from rllib_odac.runtime.cluster import Processes, check_python_path, own_process, processes
+from rllib_odac.storage import Storage
 
 if TYPE_CHECKING:
     from rllib_odac.experiments.sweeps.results import SweepResults
@@ -233,6 +233,7 @@ def _new_tuner(sweep: Sweep, verbose: int) -> Any:
         searcher, drawn_space = search.predetermined(drawn, seeds)
         space |= drawn_space
     base, is_population = spec.base, sweep.scheduler == "pbt"
+    interval = base.checkpoint_interval_with(base.config())
     return tune.Tuner(
         SweepTrial,
         param_space=space,
@@ -252,7 +253,7 @@ def _new_tuner(sweep: Sweep, verbose: int) -> Any:
             verbose=verbose,
             checkpoint_config=CheckpointConfig(
                 num_to_keep=CHECKPOINTS_KEPT_IN_POPULATION if is_population else CHECKPOINTS_KEPT,
-                checkpoint_frequency=max(1, base.checkpoint_interval // base.evaluate_every),
+                checkpoint_frequency=max(1, interval // base.evaluate_every),
                 checkpoint_at_end=True,
             ),
             failure_config=FailureConfig(max_failures=MAX_FAILURES),

@@ -13,12 +13,12 @@ from ray.rllib.utils.annotations import override
 from ray.tune import Checkpoint
 
 from rllib_odac.algorithm import ODAC
-from rllib_odac.checkpoints.storage import Storage
 from rllib_odac.config import ODACConfig
 from rllib_odac.experiments.spec import RunSpec
 from rllib_odac.learner import ODACTorchLearner
 from rllib_odac.metrics import FIGURES
 from rllib_odac.ray_compat import training_result
+from rllib_odac.storage import Storage
 
 RESULT_KEYS = (*FIGURES, "env_steps", "updates", "finished", "done")
 

@@ -10,15 +10,23 @@ import os
 import tempfile
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, copy_files
 
+from rllib_odac.files import write_text
+
 CHUNK = 2**20  # bytes read at once
 
+PLACE = str | os.PathLike[str]  # of a file or directory: a path or a URI
 Fingerprint = dict[str, Any]  # "bytes" and "sha256" of a file
+
+
+def is_uri(path: PLACE) -> bool:
+    """Whether it names a file or directory by its file system, such as s3://BUCKET/FOLDER."""
+    return "://" in os.fspath(path)
 
 
 @dataclass(frozen=True)
@@ -28,27 +36,67 @@ class Storage:
     Attributes:
         filesystem: PyArrow's; it travels to other processes.
         path: The path there.
+        uri: What messages call it; the path by itself if it is empty.
     """
 
     filesystem: FileSystem
     path: str
+    uri: str = field(default="", compare=False)
 
     @classmethod
     def of(
-        cls, path: str | os.PathLike[str] | None, filesystem: FileSystem | None = None
+        cls, path: str | os.PathLike[str] | Storage | None, filesystem: FileSystem | None = None
     ) -> Storage:
-        """The file or directory of a path or URI; None is a new one among the temporary files."""
+        """The file or directory of a path or URI; None is a new one among the temporary files.
+
+        Raises:
+            ValueError: If the URI cannot be understood.
+        """
+        if isinstance(path, Storage):
+            return path
         text = os.fspath(path or Path(tempfile.gettempdir()) / str(uuid.uuid4()))
-        if filesystem is None:
-            local = "://" not in text
-            filesystem, text = FileSystem.from_uri(os.path.abspath(text) if local else text)
-        return cls(filesystem, text)
+        if filesystem is not None:
+            return cls(filesystem, text)
+        if not is_uri(text):
+            return cls(LocalFileSystem(), os.path.abspath(text))
+        try:
+            filesystem, inside = FileSystem.from_uri(text)
+        except (OSError, ValueError, NotImplementedError) as error:
+            reason = " ".join(str(error).split()).rstrip(".")
+            raise ValueError(
+                f"'{text}' is no path and no URI that can be read, such as s3://BUCKET/FOLDER: "
+                f"{reason}."
+            ) from None
+        shown = "" if isinstance(filesystem, LocalFileSystem) else text.partition("?")[0]
+        return cls(filesystem, inside, shown)
 
     def __truediv__(self, name: str) -> Storage:
-        return Storage(self.filesystem, f"{self.path.rstrip('/')}/{name}")
+        uri = f"{self.uri.rstrip('/')}/{name}" if self.uri else ""
+        return Storage(self.filesystem, f"{self.path.rstrip('/')}/{name}", uri)
 
     def __str__(self) -> str:
+        return self.uri or self.path
+
+    def __fspath__(self) -> str:
+        if not self.is_local:
+            raise TypeError(f"'{self}' is not on this machine.")
         return self.path
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rstrip("/").rpartition("/")[2]
+
+    @property
+    def parent(self) -> Storage:
+        """The directory that it lies in."""
+        path, uri = (text.rstrip("/").rpartition("/")[0] for text in (self.path, self.uri))
+        return Storage(self.filesystem, path, uri)
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether there is such a directory."""
+        return bool(self.filesystem.get_file_info(self.path).type == FileType.Directory)
 
     @property
     def is_local(self) -> bool:
@@ -126,6 +174,30 @@ class Storage:
         with self.open() as file:
             return json.loads(file.readall())
 
+    def read_text(self) -> str | None:
+        """The text in the file; None if there is no such file."""
+        if self.size is None:
+            return None
+        with self.open() as file:
+            return str(file.readall().decode())
+
+    def replace_text(self, text: str) -> None:
+        """Writes a text file so that readers find the earlier one or the new one, whole."""
+        if self.is_local:
+            write_text(Path(self.path), text)
+        else:  # which is so for objects
+            self.write_bytes(text.encode())
+
+    def download(self, target: Path) -> Fingerprint:
+        """Copies the file to this machine, and returns the fingerprint of what came."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(target, "wb") as copy:
+            digest = _Digest(copy)
+            with self.filesystem.open_input_stream(self.path, compression=None) as file:
+                while chunk := file.read(CHUNK):
+                    digest.write(chunk)
+        return digest.fingerprint
+
     def upload(self, directory: str | os.PathLike[str]) -> None:
         """Copies what is in a directory of this machine into this one, which is made."""
         self.make_directory()
@@ -178,3 +250,28 @@ class _Digest(io.RawIOBase):
     @property
     def fingerprint(self) -> Fingerprint:
         return {"bytes": self._bytes, "sha256": self._sha256.hexdigest()}
+
+
+class Copies:
+    """Copies of files from elsewhere on this machine, so that each is fetched once."""
+
+    def __init__(self) -> None:
+        self._paths: dict[str, Path] = {}
+
+    def fetch(self, file: Storage) -> Fingerprint:
+        """Copies a file, until `drop`, and returns the fingerprint of what came."""
+        descriptor, name = tempfile.mkstemp(prefix="odac-")
+        os.close(descriptor)
+        self._paths[file.path] = Path(name)
+        return file.download(Path(name))
+
+    def open(self, file: Storage) -> Any:
+        """The copy of a file, or the file itself where there is none, for reading in any order."""
+        copy = self._paths.get(file.path)
+        return file.open() if copy is None else open(copy, "rb")
+
+    def drop(self) -> None:
+        """Removes all copies."""
+        for path in self._paths.values():
+            path.unlink(missing_ok=True)
+        self._paths.clear()
