@@ -374,9 +374,9 @@ class GoalEnvRunner(SingleAgentEnvRunner):
             self.rng.bit_generator.state = state[RUNNER_STATE]["rng"]
             self.env_steps = state[RUNNER_STATE]["env_steps"]
 
-    def reseed(self, env_steps: int) -> None:
-        """Starts a random stream of its own that a run has not used up to so many steps."""
-        self.rng = np.random.default_rng([self._seed or 0, self.worker_index, env_steps])
+    def reseed(self, env_steps: int, clone: int = 0) -> None:
+        """Starts a random stream that neither the run, up to so many steps, nor a clone uses."""
+        self.rng = np.random.default_rng([self._seed or 0, self.worker_index, env_steps, clone])
 
     def forget_weights_version(self) -> None:
         """Takes the next weights whatever their number: a restore may go back in time."""

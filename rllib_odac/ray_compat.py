@@ -107,6 +107,11 @@ def registered_env_creator(name: Any) -> Callable[[Mapping[str, Any]], Any] | No
     return None
 
 
+def forget_failures(trial: Any) -> None:
+    """Begins to count a trial's failures anew, which Tune compares with `max_failures`."""
+    trial.run_metadata.num_failures = 0
+
+
 def training_result(checkpoint: Any, metrics: Mapping[str, Any]) -> Any:
     """What Tune takes for a saved trial, for one that is not saved again."""
     from ray.train._internal.session import _TrainingResult

@@ -38,7 +38,7 @@ from rllib_odac.storage import Storage
 if TYPE_CHECKING:
     from rllib_odac.experiments.sweeps.results import SweepResults
 
-MAX_FAILURES = 3  # of a trial, each retried from its newest checkpoint
+MAX_FAILURES = 3  # of a trial since its newest checkpoint, from which each is retried
 CHECKPOINTS_KEPT = 4  # more than are made between two of Tune's snapshots, which name the oldest
 CHECKPOINTS_KEPT_IN_POPULATION = 6  # others may be about to clone one that is not the newest
 SNAPSHOT_S = "2"  # seconds between Tune's snapshots, what a killed driver loses at most
@@ -221,6 +221,7 @@ def _new_tuner(sweep: Sweep, verbose: int) -> Any:
     from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig
 
     from rllib_odac.experiments.sweeps import search
+    from rllib_odac.experiments.sweeps.failures import FailuresSinceProgress
     from rllib_odac.experiments.sweeps.progress import Progress
     from rllib_odac.experiments.sweeps.trial import SweepTrial
 
@@ -257,7 +258,11 @@ def _new_tuner(sweep: Sweep, verbose: int) -> Any:
                 checkpoint_at_end=True,
             ),
             failure_config=FailureConfig(max_failures=MAX_FAILURES),
-            callbacks=[Progress(spec.metric, sweep.trials * sweep.seeds), *_loggers(sweep)],
+            callbacks=[
+                Progress(spec.metric, sweep.trials * sweep.seeds),
+                FailuresSinceProgress(),
+                *_loggers(sweep),
+            ],
         ),
     )
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import math
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,16 @@ from ray.rllib.utils.annotations import override
 from ray.tune import Checkpoint
 
 from rllib_odac.algorithm import ODAC
+from rllib_odac.checkpoints.manifest import DamagedCheckpoint
 from rllib_odac.config import ODACConfig
+from rllib_odac.env_runner import GoalEnvRunner
 from rllib_odac.experiments.spec import RunSpec
 from rllib_odac.learner import ODACTorchLearner
 from rllib_odac.metrics import FIGURES
 from rllib_odac.ray_compat import training_result
 from rllib_odac.storage import Storage
+
+logger = logging.getLogger(__name__)
 
 RESULT_KEYS = (*FIGURES, "env_steps", "updates", "finished", "done")
 
@@ -128,8 +134,41 @@ class SweepTrial(ODAC):
 
     @override(ODAC)
     def restore(self, checkpoint_path: Any) -> None:
-        if self._ended is None:
+        """Restores a checkpoint or, if it is damaged or gone, the newest whole one before it.
+
+        A member of a population that takes over another's goes on with random streams of its own.
+        """
+        if self._ended is not None:
+            return
+        given = getattr(checkpoint_path, "checkpoint", checkpoint_path)
+        if not isinstance(given, Checkpoint):
             super().restore(checkpoint_path)
+            return
+        metrics = getattr(checkpoint_path, "metrics", {})
+        damage = None
+        for place in _with_those_before(Storage(given.filesystem, given.path)):
+            try:
+                if not place.is_directory:
+                    raise DamagedCheckpoint(f"The checkpoint '{place}' is gone.")
+                super().restore(training_result(Checkpoint(place.path, place.filesystem), metrics))
+            except DamagedCheckpoint as error:
+                damage = damage or error
+                continue
+            if damage is not None:
+                logger.warning("%s The trial goes on from '%s'.", damage, place)
+            if self._storage is not None and place.parent.path != self._storage.trial_fs_path:
+                self._reseed(zlib.crc32(self.trial_id.encode()))
+            return
+        assert damage is not None
+        raise damage
+
+    def _reseed(self, clone: int) -> None:
+        reseed = functools.partial(GoalEnvRunner.reseed, env_steps=self.env_steps, clone=clone)
+        self.env_runner_group.foreach_env_runner(reseed)
+        for result in self.learner_group.foreach_learner(
+            functools.partial(ODACTorchLearner.reseed, clone=clone)
+        ):
+            result.get()
 
     @property
     def _totals(self) -> dict[str, Any]:
@@ -167,6 +206,13 @@ def trial_parameters(spec: RunSpec, resources: Mapping[str, Any]) -> dict[str, A
         "log_level": "ERROR",
         **resources,
     }
+
+
+def _with_those_before(checkpoint: Storage) -> list[Storage]:
+    """A checkpoint of Tune's and the earlier ones of the same trial, newest first."""
+    names = {name for name in checkpoint.parent.names() if name.startswith("checkpoint_")}
+    earlier = sorted((name for name in names if name < checkpoint.name), reverse=True)
+    return [checkpoint, *(checkpoint.parent / name for name in earlier)]
 
 
 def _set_kl_weight(learner: ODACTorchLearner, kl_weight: float) -> None:
