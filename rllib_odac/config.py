@@ -8,12 +8,14 @@ from copy import copy
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import gymnasium as gym
+import numpy as np
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.annotations import override
 from ray.util import log_once
 
 from rllib_odac.agent.objectives import Objective, make_objective, objective_class
+from rllib_odac.data.load import check_log
 from rllib_odac.envs import make_env
 from rllib_odac.envs.goals import Goals, goals_of
 from rllib_odac.ray_compat import registered_env_creator
@@ -34,12 +36,16 @@ class KnownEnvironment(NamedTuple):
         horizon: Steps after which an episode is cut, or None.
         has_spec: Whether Gymnasium knows how it was made.
         pays: Whether it computes rewards for any pair of goals.
+        widths: Numbers in a row of its observations, goals and actions.
+        action_bounds: (A,) lower and (A,) upper ones.
     """
 
     goals: Goals
     horizon: int | None
     has_spec: bool
     pays: bool
+    widths: dict[str, int]
+    action_bounds: tuple[np.ndarray, np.ndarray]
 
 
 class ODACConfig(AlgorithmConfig, Settings):
@@ -175,6 +181,8 @@ class ODACConfig(AlgorithmConfig, Settings):
         if self.env is None:
             return
         known = self._environment
+        if self.data is not None:
+            check_log(self.data, self.data_goal, known.widths, str(self.env))
         if not known.has_spec:
             return  # made by hand: it ends its episodes as it likes
         limit = self.max_episode_steps or known.horizon
@@ -239,6 +247,11 @@ class ODACConfig(AlgorithmConfig, Settings):
         return goals
 
     @property
+    def action_bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """(A,) lower and (A,) upper bounds of the environment's actions."""
+        return self._environment.action_bounds
+
+    @property
     def environment_pays(self) -> bool:
         """Whether the environment computes rewards for any pair of goals."""
         return self.env is not None and self._environment.pays
@@ -249,14 +262,16 @@ class ODACConfig(AlgorithmConfig, Settings):
         key = (self.env, repr(self.env_arguments))
         if self._known_environment is not None and self._known_environment[0] == key:
             return self._known_environment[1]
-        env = self.make_env()
+        env: Any = self.make_env()
         found = KnownEnvironment(
             goals_of(env),
             horizon=env.spec.max_episode_steps if env.spec else None,
             has_spec=env.spec is not None,
             pays=hasattr(env.unwrapped, "compute_reward"),
+            widths=_widths(env),
+            action_bounds=(env.action_space.low.ravel(), env.action_space.high.ravel()),
         )
-        env.close()  # type: ignore[no-untyped-call]
+        env.close()
         if not self._is_frozen:
             self._known_environment = (key, found)
         return found
@@ -316,6 +331,12 @@ class ODACConfig(AlgorithmConfig, Settings):
         from rllib_odac.learner import ODACTorchLearner
 
         return ODACTorchLearner
+
+
+def _widths(env: Any) -> dict[str, int]:
+    spaces = {name: env.observation_space[name] for name in ("observation", "desired_goal")}
+    spaces["actions"] = env.action_space
+    return {name: int(np.prod(space.shape)) for name, space in spaces.items()}
 
 
 def _from_settings(creator: Callable[[Any], Any], name: str) -> Callable[..., Any]:

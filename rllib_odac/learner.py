@@ -309,13 +309,6 @@ class ODACTorchLearner(TorchLearner):
 
     # State ----------------------------------------------------------------------------------------
 
-    def reseed(self, clone: int) -> None:
-        """Starts random streams of its own, for one of several that go on from one checkpoint."""
-        entropy = [self._base_seed, self.num_updates, clone]
-        noise, replay = np.random.SeedSequence(entropy).generate_state(2).tolist()
-        self._noise.manual_seed(noise)
-        self.replay.generator.manual_seed(replay)
-
     @override(Learner)
     def save_to_path(self, *args: Any, **kwargs: Any) -> str:
         """RLlib's, but for errors, which RLlib loses where the learner is remote: `save_error`."""

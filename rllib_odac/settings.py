@@ -24,6 +24,7 @@ from rllib_odac.declarations import (
     SEED,
     SHARE_BELOW_1,
     SWITCH,
+    TEXT,
     Rule,
     Setting,
     declarations,
@@ -46,6 +47,10 @@ MAX_DISCOUNT = Rule(
 WIDTHS = Rule(
     lambda v: isinstance(v, list | tuple) and len(v) > 0 and all(COUNT.allows(w) for w in v),
     "a non-empty list of whole numbers of at least 1",
+)
+COORDINATES = Rule(
+    lambda v: isinstance(v, list | tuple) and len(v) > 0 and all(map(COUNT_FROM_0.allows, v)),
+    "a non-empty list of whole numbers of at least 0",
 )
 RATE = Rule(
     lambda v: POSITIVE.allows(v) or (isinstance(v, list | tuple) and len(v) > 1),
@@ -171,12 +176,23 @@ class ReplaySettings:
     from there by a geometric clock of `prior_discount` ("discounted"), from its "final" state, the
     whole "episode" or "random" states; "own" keeps the episode's goal. "auto" is the objective's
     choice: SAC's is "own" alone, that of the others 0.8 "future" and 0.2 "own".
+
+    With `data` learning begins with the first step. Episodes of a log that names no goals have what
+    they achieved last for their own.
     """
 
     replay_capacity: int = setting(1_000_000, COUNT, "states kept by each learner", "states")
     checkpoint_replay: bool = setting(True, SWITCH, "whether checkpoints hold the replay")
     relabel: str | Mapping[str, float] = setting(
         "auto", RELABEL, "where hindsight takes goals from"
+    )
+    data: str | None = setting(
+        None, TEXT.or_none(), "log whose episodes the replay begins with; see `odac data`"
+    )
+    data_goal: list[int] | None = setting(
+        None,
+        COORDINATES.or_none(),
+        "coordinates of logged observations that are the achieved goal, if the log names none",
     )
     relabel_candidates: int = setting(
         1, COUNT, "draws of a hindsight goal, in half of a batch, until one is not reached already"

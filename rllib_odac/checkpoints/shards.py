@@ -26,7 +26,7 @@ def updates_saved(group: LearnerGroup) -> int:
     Raises:
         OSError: If one could not be saved, which RLlib does not look at.
     """
-    return _on_each(group, _updates_saved)[0]
+    return on_each(group, _updates_saved)[0]
 
 
 def save_shards(group: LearnerGroup, place: Storage) -> dict[str, Fingerprint]:
@@ -41,7 +41,7 @@ def save_shards(group: LearnerGroup, place: Storage) -> dict[str, Fingerprint]:
     place.remove()  # what a save that was killed may have left
     place.make_directory()
     try:
-        shards = dict(sorted(_on_each(group, functools.partial(_save, place=place))))
+        shards = dict(sorted(on_each(group, functools.partial(_save, place=place))))
         for name, fingerprint in shards.items():
             if (place / name).size != fingerprint["bytes"]:
                 raise OSError(
@@ -64,8 +64,8 @@ def check_shards(group: LearnerGroup, place: Storage, manifest: Mapping[str, Any
         name: manifest["files"][f"{REPLAY_DIRECTORY}/{name}"]
         for name in manifest["replay_shards"] or []
     }
-    _on_each(
-        group, functools.partial(_check, place=place, shards=shards, num_learners=_size(group))
+    on_each(
+        group, functools.partial(_check, place=place, shards=shards, num_learners=number_of(group))
     )
 
 
@@ -87,24 +87,29 @@ def load_shards(group: LearnerGroup, place: Storage, manifest: Mapping[str, Any]
             does not look at.
     """
     names = manifest["replay_shards"] or []
-    load = functools.partial(_load, place=place, names=names, num_learners=_size(group))
-    results = _on_each(group, load)
+    load = functools.partial(_load, place=place, names=names, num_learners=number_of(group))
+    results = on_each(group, load)
     if any(updates != manifest["learner_updates"] for _, updates in results):
         raise RuntimeError("A learner could not read the checkpoint: see Ray's log for the reason.")
     return min(transitions for transitions, _ in results)
 
 
-def _size(group: LearnerGroup) -> int:
+def number_of(group: LearnerGroup) -> int:
+    """How many learners there are."""
     return max(1, len(group))  # RLlib does not count a learner in this process
 
 
-def _on_each(group: LearnerGroup, function: Callable[[ODACTorchLearner], T]) -> list[T]:
-    """Results of all learners. An error is returned and raised here: RLlib would restart one."""
+def on_each(group: LearnerGroup, function: Callable[[ODACTorchLearner], T]) -> list[T]:
+    """Results of all learners, each called with itself.
+
+    Raises:
+        OSError: That a learner met, or a ValueError. RLlib would restart it for one.
+    """
     results = [r.get() for r in group.foreach_learner(functools.partial(_guarded, function))]
     for result in results:
         if isinstance(result, Exception):
             raise result
-    if len(results) < _size(group):
+    if len(results) < number_of(group):
         raise RuntimeError("A learner has failed: build the algorithm anew.")
     return results
 

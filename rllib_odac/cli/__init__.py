@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from rllib_odac.cli.data import data, record
 from rllib_odac.cli.environments import envs, render
 from rllib_odac.cli.inspect import inspect
 from rllib_odac.cli.policies import export
@@ -38,7 +39,7 @@ def options(
 
 
 app.command(epilog=f"{help_on_settings()}\n\n{help_on_metrics()}")(train)
-for command in (evaluate, inspect, export, study, compare, settings, envs, render):
+for command in (evaluate, inspect, export, study, compare, record, data, settings, envs, render):
     app.command()(command)
 
 

@@ -47,6 +47,9 @@ def train(
         list[str] | None,
         typer.Option("--set", help="A setting, as name=value; `odac settings` explains them."),
     ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Log whose episodes the replay begins with; see `odac data`.")
+    ] = None,
     address: Annotated[
         str | None, typer.Option(help=r"Join this Ray cluster \[start Ray on this machine].")
     ] = None,
@@ -66,6 +69,8 @@ def train(
         given = {name: value for name, value in fields.items() if value is not None}
         fields = ({} if config is None else read_spec(config)) | given
         fields["settings"] = fields.get("settings", {}) | parse_settings(settings or [])
+        if data is not None:
+            fields["settings"]["data"] = data
         if "env" not in fields:
             raise ValueError("train needs an environment: its id, or a --config that names one.")
         spec = RunSpec(**fields)

@@ -324,7 +324,7 @@ class GoalReplay:
 
     def episodes(self) -> list[GoalEpisode]:
         """Copies of the episodes held, oldest first."""
-        return list(_cut(self._columns_in_order(), self._episodes))
+        return list(cut_episodes(self._columns_in_order(), self._episodes))
 
     def write(self, stream: Any) -> None:
         """Writes episodes and random state to a binary stream, front to back, as a `file`."""
@@ -355,7 +355,7 @@ class GoalReplay:
                 )
         self.clear()
         columns = {column: arrays[column] for column in self._columns}
-        for episode in _cut(columns, arrays["episodes"].tolist()):
+        for episode in cut_episodes(columns, arrays["episodes"].tolist()):
             self.add(episode)
         if header["generator_device"] == self.device.type:
             self.generator.set_state(torch.from_numpy(arrays["generator"].copy()))
@@ -368,7 +368,7 @@ def _first_false(flags: Tensor) -> Tensor:
     return leading * width + torch.arange(width, device=flags.device)
 
 
-def _cut(
+def cut_episodes(
     columns: Mapping[str, Array], episodes: Iterable[tuple[int, bool]]
 ) -> Iterator[GoalEpisode]:
     """Episodes from the rows of all their states, by their steps and whether they terminated."""

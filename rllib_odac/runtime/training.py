@@ -24,6 +24,7 @@ from ray.rllib.utils.metrics import (
 )
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
+from rllib_odac.data.load import load_log
 from rllib_odac.learner import UPDATES_PER_DRAW
 from rllib_odac.runtime.env_runner_requests import (
     EnvRunnerRequests,
@@ -87,6 +88,7 @@ class Training:
         self._replay_ready = False  # whether every learner has episodes to learn from
         # Environment steps and updates when the replay was empty last, from where both are counted.
         self._learning_since = (0, 0)
+        self._awaits_log = config.data is not None  # unless a restore brings the replay
         self._last_step: float = math.inf  # environment steps after which no more are asked for
         self._shards: list[list[Any]] = []  # episodes for each learner's replay
         self._transitions = 0  # in them
@@ -102,6 +104,8 @@ class Training:
         Raises:
             EnvRunnersLostError: If no env runner comes back, or none brings anything for too long.
         """
+        if self._awaits_log:
+            self._load_log()
         if self.requests is not None:
             self.requests.check_env_runners()
         with self._metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
@@ -322,3 +326,14 @@ class Training:
         self._replay_ready = bool(transitions)
         if transitions is None:
             self._learning_since = (self.env_steps, self.updates)
+        self._awaits_log = self._config.data is not None and transitions is None
+
+    def _load_log(self) -> None:
+        """Fills the replays from the log, so that learning begins with the next step."""
+        config = self._config
+        assert config.data is not None
+        with self.calls.supervision.waiting("load data"):
+            loaded = load_log(self._learners, config.data, config.data_goal, *config.action_bounds)
+        self._replay_ready = loaded > 0
+        self._learning_since = (self.env_steps - config.num_steps_before_learning, self.updates)
+        self._awaits_log = False

@@ -18,7 +18,7 @@ LAYERS = [
     {"experiments"},
     {"evaluation"},
     {"algorithm", "config"},
-    {"runtime", "checkpoints"},
+    {"runtime", "checkpoints", "data"},
     {"env_runner", "learner", "rl_module"},
     {"deploy"},
     {"agent"},

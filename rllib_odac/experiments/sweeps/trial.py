@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ray.rllib.utils.annotations import override
 from ray.tune import Checkpoint
 
@@ -166,7 +167,7 @@ class SweepTrial(ODAC):
         reseed = functools.partial(GoalEnvRunner.reseed, env_steps=self.env_steps, clone=clone)
         self.env_runner_group.foreach_env_runner(reseed)
         for result in self.learner_group.foreach_learner(
-            functools.partial(ODACTorchLearner.reseed, clone=clone)
+            functools.partial(_reseed_learner, clone=clone)
         ):
             result.get()
 
@@ -213,6 +214,13 @@ def _with_those_before(checkpoint: Storage) -> list[Storage]:
     names = {name for name in checkpoint.parent.names() if name.startswith("checkpoint_")}
     earlier = sorted((name for name in names if name < checkpoint.name), reverse=True)
     return [checkpoint, *(checkpoint.parent / name for name in earlier)]
+
+
+def _reseed_learner(learner: ODACTorchLearner, clone: int) -> None:
+    entropy = [learner._base_seed, learner.num_updates, clone]
+    noise, replay = np.random.SeedSequence(entropy).generate_state(2).tolist()
+    learner._noise.manual_seed(noise)
+    learner.replay.generator.manual_seed(replay)
 
 
 def _set_kl_weight(learner: ODACTorchLearner, kl_weight: float) -> None:
