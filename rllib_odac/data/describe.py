@@ -87,7 +87,7 @@ def _draw(paths: list[Any], file: Path, title: str) -> None:
         states = np.column_stack([np.concatenate([np.arange(len(path)) for path in paths]), states])
     shown = np.random.default_rng(0).permutation(len(states))[:DRAWN]
     figure, axes = plt.subplots(figsize=(5, 4.5), layout="constrained")
-    axes.scatter(states[shown, 0], states[shown, 1], s=2, alpha=0.3, linewidths=0, color="#3b6ea5")
+    axes.scatter(states[shown, 0], states[shown, 1], s=4, alpha=0.5, linewidths=0, color="#3b6ea5")
     axes.set(xlabel="goal coordinate 0", ylabel="goal coordinate 1", title=title)
     axes.grid(alpha=0.3)
     file.parent.mkdir(parents=True, exist_ok=True)
