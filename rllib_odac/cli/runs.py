@@ -25,6 +25,8 @@ from rllib_odac.cli.signals import stopping_on_signals
 from rllib_odac.declarations import declarations
 from rllib_odac.experiments.spec import RunSpec, read_spec
 from rllib_odac.runtime.faults import InterruptedRun
+from rllib_odac.storage import Storage
+from rllib_odac.tuned import tuned_fields
 
 if TYPE_CHECKING:
     from rllib_odac.experiments.run import Run
@@ -38,7 +40,7 @@ def train(
     *,
     config: Annotated[
         str | None,
-        typer.Option(help="A run's fields as JSON (tune_configs/*.json, a run's config.json)."),
+        typer.Option(help="A run's fields as JSON, such as a run's own config.json."),
     ] = None,
     out: Annotated[
         str | None, typer.Option(help=r"Run directory, or its URI \[runs/ENV-OBJECTIVE-TIME].")
@@ -53,21 +55,26 @@ def train(
     address: Annotated[
         str | None, typer.Option(help=r"Join this Ray cluster \[start Ray on this machine].")
     ] = None,
+    untuned: Annotated[
+        bool, typer.Option("--untuned", help="Leave out settings tuned for this environment.")
+    ] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the newest checkpoint in --out.")
+        bool,
+        typer.Option("--resume", help="Go on from the newest checkpoint in --out."),
     ] = False,
     debug: Debug = False,
     **fields: Any,
 ) -> None:
     """Train, evaluate as it goes, and write a run directory.
 
-    What the command line says comes before what --config says.
+    What the command line says comes before what --config says. Without one, an environment's tuned
+    settings are where a run begins.
     """
     from rllib_odac.experiments.run import Run
 
     with errors_in_one_sentence(debug):
         given = {name: value for name, value in fields.items() if value is not None}
-        fields = ({} if config is None else read_spec(config)) | given
+        fields = _fields_to_begin_with(config, out if resume else None, untuned, given) | given
         fields["settings"] = fields.get("settings", {}) | parse_settings(settings or [])
         if data is not None:
             fields["settings"]["data"] = data
@@ -107,6 +114,21 @@ def train(
         )
         for name in ("learning_curve.png", "summary.json", "checkpoint_final"):
             print(run.out / name)
+
+
+def _fields_to_begin_with(
+    config: str | None, resumed: str | None, untuned: bool, given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Fields that the command line may change: a file's, those of the run itself, or tuned ones."""
+    if config is not None:
+        return read_spec(config)
+    own = None if resumed is None else Storage.of(resumed) / "config.json"
+    if own is not None and own.size is not None:
+        return read_spec(own)
+    if not untuned and (tuned := tuned_fields(given.get("env", ""))):
+        print(f"With the settings tuned for {given['env']}; --untuned leaves them out.")
+        return tuned
+    return {}
 
 
 def evaluate(

@@ -121,7 +121,7 @@ class RunSpec:
         return max(self.checkpoint_interval, 2 * config.steps_to_whole_episodes)
 
 
-def read_spec(path: PLACE) -> dict[str, Any]:
+def read_spec(path: PLACE | Storage) -> dict[str, Any]:
     """Fields of a `RunSpec` in a JSON file, such as a run's own config.json.
 
     Raises:

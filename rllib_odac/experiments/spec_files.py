@@ -11,6 +11,7 @@ import yaml
 
 from rllib_odac.declarations import declarations
 from rllib_odac.experiments.spec import RunSpec, check_fields, check_mapping, read_spec
+from rllib_odac.tuned import tuned_file
 
 RUN_FIELDS = [name for name in declarations(RunSpec) if name != "seed"]
 
@@ -34,7 +35,7 @@ def run_fields(where: str, given: Any, directory: Path) -> dict[str, Any]:
 
     Args:
         where: What gives them, for the message.
-        given: The fields, or the path of a JSON file that holds them.
+        given: The fields, or the path of a JSON file that holds them, or a file of `tuned`.
         directory: What the path is relative to.
 
     Raises:
@@ -43,7 +44,8 @@ def run_fields(where: str, given: Any, directory: Path) -> dict[str, Any]:
     if not isinstance(given, str | Path):
         return check_fields(where, given, RUN_FIELDS)
     with explained(where):
-        stored = read_spec(directory / given)
+        path = directory / given
+        stored = read_spec(path if path.exists() else tuned_file(str(given)) or path)
     stored.pop("seed", None)  # which a run's own config.json has
     return stored
 

@@ -3,7 +3,7 @@
 A YAML file holds the fields of `Study`; a Python file defines `study`, an instance:
 
     tasks:
-      reach: fetch_reach.json            # a run's settings, beside this file
+      reach: fetch_reach.json            # a run's settings, beside this file or tuned ones
       box: {env: odac/Box2D-v0, steps: 60000}
     methods:
       odac: {}
@@ -77,7 +77,7 @@ class StudyRun:
         """The `odac train` command of the same run."""
         options = {"seed": self.spec.seed, **self.spec.changed_fields()}
         settings = options.pop("settings", {})
-        words = ["odac", "train", options.pop("env")]
+        words = ["odac", "train", options.pop("env"), "--untuned"]
         for name, value in options.items():
             words += [f"--{name.replace('_', '-')}", str(value)]
         for name, value in settings.items():

@@ -219,6 +219,25 @@ def test_a_config_file_says_what_to_run_and_the_command_line_comes_first(tmp_pat
     pd.testing.assert_frame_equal(again.drop(columns="wall_s"), expected.drop(columns="wall_s"))
 
 
+def test_a_run_begins_with_tuned_settings_and_goes_on_as_it_began(tmp_path):
+    def stored(out):
+        return json.loads((out / "config.json").read_text())
+
+    small = ["odac/Box2D-v0", "--set", "hidden=[16]", "--steps", 500, "--final-episodes", 2]
+    out = tmp_path / "run"
+    said = odac("train", *small, "--out", out).stdout
+    assert said.startswith("With the settings tuned for odac/Box2D-v0; --untuned leaves them out.")
+    assert stored(out)["settings"] == {"hidden": [16], "updates_per_env_step": 0.2}
+    assert stored(out)["evaluate_every"] == 1000
+    said = odac("train", "--out", out, "--resume", "--steps", 1000).stdout
+    assert "--untuned" not in said
+    assert stored(out)["settings"] == {"hidden": [16], "updates_per_env_step": 0.2}
+    assert read_run(out)[1]["env_steps"] == 1000
+    said = odac("train", *small, "--untuned", "--out", tmp_path / "other").stdout
+    assert "--untuned" not in said
+    assert stored(tmp_path / "other")["settings"] == {"hidden": [16]}
+
+
 @pytest.mark.parametrize(("content", "words"), [
     ("{", "cannot be read"), ('{"epochs": 3}', "has the key 'epochs', but must use"),
     ("[1]", "must be a mapping"), ('{"steps": 500}', "train needs an environment"),

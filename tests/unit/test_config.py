@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
 import pytest
 
-from rllib_odac import ODACConfig, make_env
+from rllib_odac import ODACConfig, make_env, tuned
 from rllib_odac.agent.objectives import OBJECTIVES
 from rllib_odac.envs.registry import OWN_ENVS
 from rllib_odac.experiments.spec import RunSpec, read_spec
@@ -128,7 +127,7 @@ def test_an_environment_that_says_nothing_needs_a_success_distance():
         config.build_objective()
 
 
-CONFIGS = sorted((Path(__file__).parents[2] / "tune_configs").glob("*.json"))
+CONFIGS = sorted(tuned.DIRECTORY.glob("*.json"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -144,8 +143,10 @@ def test_the_method_is_a_field_of_the_run():
 
 
 def test_there_is_a_tuned_configuration_for_each_task():
-    tuned = {read_spec(path)["env"] for path in CONFIGS}
-    assert tuned >= set(OWN_ENVS)
+    of = {read_spec(path)["env"] for path in CONFIGS}
+    assert of >= set(OWN_ENVS)
+    assert all(tuned.tuned_fields(env)["env"] == env for env in of)
+    assert tuned.tuned_fields("FetchSlide-v4") == {}
 
 
 def test_functions_are_not_mixed_up_and_need_no_name():

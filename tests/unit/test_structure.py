@@ -24,7 +24,17 @@ LAYERS = [
     {"agent"},
     {"replay"},
     {"envs"},
-    {"maths", "metrics", "settings", "declarations", "files", "storage", "lease", "ray_compat"},
+    {
+        "maths",
+        "metrics",
+        "settings",
+        "declarations",
+        "files",
+        "storage",
+        "lease",
+        "tuned",
+        "ray_compat",
+    },
 ]
 PAIR = {"algorithm", "config"}  # RLlib's idiom: each names the other
 NO_RAY = {"deploy", "envs", "maths", "settings", "declarations", "metrics", "agent", "replay"}

@@ -1,6 +1,6 @@
 """`SweepSpec`: a base run, a search space, a stop rule and a pass threshold, and their file.
 
-base: ../fetch_reach.json    # a run's settings, beside this file, or fields of RunSpec
+base: fetch_reach.json    # a run's settings, beside this file or tuned ones, or fields of RunSpec
 space:
   lr: {log_uniform: [3.0e-4, 3.0e-3]}
 metric: final_distance
