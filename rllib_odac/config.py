@@ -17,6 +17,7 @@ from ray.util import log_once
 from rllib_odac.agent.objectives import Objective, make_objective, objective_class
 from rllib_odac.data.load import check_log
 from rllib_odac.envs import make_env
+from rllib_odac.envs.flatten import is_flattened
 from rllib_odac.envs.goals import Goals, goals_of
 from rllib_odac.ray_compat import registered_env_creator
 from rllib_odac.replay.exploration_goals import validate_exploration_goals
@@ -267,7 +268,7 @@ class ODACConfig(AlgorithmConfig, Settings):
             goals_of(env),
             horizon=env.spec.max_episode_steps if env.spec else None,
             has_spec=env.spec is not None,
-            pays=hasattr(env.unwrapped, "compute_reward"),
+            pays=hasattr(env.unwrapped, "compute_reward") and not is_flattened(env),
             widths=_widths(env),
             action_bounds=(env.action_space.low.ravel(), env.action_space.high.ravel()),
         )

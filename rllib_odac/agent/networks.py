@@ -308,7 +308,7 @@ class RunningNormalizer(nn.Module):
     def merge(self, sums: Tensor) -> None:
         """Takes in new vectors by their `power_sums`."""
         count, total, squares = sums.to(self.total)
-        if count[0] == 0:
+        if len(count) == 0 or count[0] == 0:
             return
         self.count += count[0]
         self.total += total

@@ -20,6 +20,7 @@ from typing import Any, TypeAlias, TypeVar
 import gymnasium as gym
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
+from rllib_odac.envs.flatten import flatten, is_picture
 from rllib_odac.envs.headless import gl_error, set_headless_gl
 from rllib_odac.envs.time import show_time
 
@@ -112,7 +113,7 @@ def make_env(
             arguments, or it is no goal environment with continuous actions.
         RuntimeError: MuJoCo finds no OpenGL library to render with.
     """
-    made = _checked(make_any_env(env, render_mode, **kwargs), env_name(env))
+    made = _checked(flatten(make_any_env(env, render_mode, **kwargs)), env_name(env))
     return show_time(made) if shows_time else made
 
 
@@ -167,8 +168,9 @@ def check_goal_env(env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any], name: str)
     """Check from its spaces that ODAC can learn `env`, single or vector; steps nothing.
 
     Raises:
-        ValueError: the observation is no Dict of Boxes `observation`, `achieved_goal` and
-            `desired_goal`, the goals differ in shape, or the actions are not a bounded Box.
+        ValueError: the observation is no Dict of vectors `observation`, `achieved_goal` and
+            `desired_goal`, or of what `flatten` makes vectors of; the goals differ in shape, or the
+            actions are not a bounded Box.
     """
     observation = getattr(env, "single_observation_space", env.observation_space)
     action = getattr(env, "single_action_space", env.action_space)
@@ -185,10 +187,15 @@ def check_goal_env(env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any], name: str)
             f"but not {_listed(missing)}."
         )
     for key in GOAL_KEYS:
+        if is_picture(observation[key]):
+            raise ValueError(
+                f"{name} shows pictures: its {key!r} is {observation[key].shape} bytes, but must "
+                "be a vector, for ODAC has no network that looks at pixels."
+            )
         if not isinstance(observation[key], gym.spaces.Box):
             raise ValueError(
                 f"{name} needs an adapter: its {key!r} is a {type(observation[key]).__name__} "
-                "instead of an array (a Box)."
+                "that is no vector and cannot be made one."
             )
     achieved, desired = observation["achieved_goal"].shape, observation["desired_goal"].shape
     if achieved != desired:

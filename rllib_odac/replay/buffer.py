@@ -66,8 +66,9 @@ class GoalReplay:
             "action_dim": action_dim,
         }
         for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"{name} is {size}, but must be at least 1.")
+            least = 0 if name == "observation_dim" else 1  # all that matters may be in the goal
+            if size < least:
+                raise ValueError(f"{name} is {size}, but must be at least {least}.")
         self.capacity = int(capacity)
         self.device = torch.device(device)
         self.relabel = validate_relabelling(relabel)

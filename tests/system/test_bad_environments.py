@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 import gymnasium as gym
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from ray import cloudpickle
 
 from tests.conftest import small_config
+from tests.unit.test_spaces import RUN, Made
 
 pytestmark = pytest.mark.system
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # actors cannot import the tests
@@ -103,3 +105,17 @@ def test_an_episode_without_an_end_is_refused_in_one_sentence(ray_cluster, inter
 def train_on(algorithm):
     for _ in range(40):
         algorithm.train()
+
+
+@pytest.mark.parametrize("shape", ["no observation", "a pose as goal", "all of it"])
+def test_environments_of_other_shapes_are_trained_on(ray_cluster, shape):
+    spaces, width, goal_width = RUN[shape]
+    config = small_config(max_episode_steps=10, updates_per_env_step=0.1)
+    algorithm = config.environment(partial(Made, **spaces)).build_algo()
+    result = algorithm.train()
+    assert algorithm.updates == 20
+    assert np.isfinite(result["evaluation"]["env_runners"]["final_distance"])
+    [episode, *_] = algorithm.learner_group._learner.replay.episodes()
+    assert episode.observation.shape == (11, width)
+    assert episode.desired_goal.shape == (11, goal_width)
+    algorithm.stop()
