@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from rllib_odac.evaluation.compare_runs import is_run, read_curve, read_runs
 from rllib_odac.evaluation.statistics import (
     Array,
     bootstrap_interval,
@@ -53,13 +54,15 @@ class StudiesRead:
 
 
 def read_studies(directories: Sequence[str | os.PathLike[str]]) -> StudiesRead:
-    """Reads the results of studies; labels and the like are the first's that has them.
+    """Reads the results of studies and runs; labels and the like are the first study's.
 
     Raises:
         ValueError: If a directory holds no results, or two hold the same run.
     """
-    parts, curves, studies = [], {}, []
-    for directory in map(Path, directories):
+    places = [Path(directory) for directory in directories]
+    own, curves = read_runs([place for place in places if is_run(place)])
+    parts, studies = ([own] if len(own) else []), []
+    for directory in (place for place in places if not is_run(place)):
         try:
             studies.append(json.loads((directory / "study.json").read_text()))
             rows = pd.read_csv(
@@ -70,20 +73,31 @@ def read_studies(directories: Sequence[str | os.PathLike[str]]) -> StudiesRead:
                 float_precision="round_trip",
             )
         except (OSError, ValueError) as error:
-            raise ValueError(f"'{directory}' holds no results of a study: {error}.") from None
+            raise ValueError(
+                f"'{directory}' holds no run and no results of a study: {error}."
+            ) from None
         for task, method, seed in zip(rows["task"], rows["method"], rows["seed"], strict=True):
             name = f"{task}-{method}-{seed}"
             if (task, method, seed) in curves:
                 raise ValueError(f"'{directory}' has {name}, which another directory has too.")
             path = directory / "curves" / f"{name}.csv"
             try:
-                curves[task, method, int(seed)] = pd.read_csv(path)
+                curves[task, method, int(seed)] = read_curve(path)
             except (OSError, ValueError) as error:
                 raise ValueError(f"'{path}' cannot be read: {error}.") from None
         parts.append(rows)
     merged = pd.concat(parts, ignore_index=True)
     if merged.groupby("task")["env"].nunique().max() > 1:
         raise ValueError("A task is another environment in one study than in another.")
+    methods = list(dict.fromkeys(own["method"])) if len(own) else []
+    runs = {
+        "methods": {method: method for method in methods},
+        "reference": {},
+        "reference_name": "",
+        "reference_metric": "normalized_distance",
+        "baseline": methods[0] if methods else None,
+    }
+    studies = [*studies, runs]
     with_reference = [study for study in studies if study["reference"]] or studies
     return StudiesRead(
         rows=merged,

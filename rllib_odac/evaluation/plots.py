@@ -23,6 +23,7 @@ def plot_learning_curve(progress: pd.DataFrame, path: Path, title: str) -> None:
         title: Heading of the picture.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    progress = progress.dropna(subset=["success_rate", "final_distance"])
     steps = progress["env_steps"]
     left.plot(steps, 100 * progress["success_rate"], color=BLUE, marker="o", markersize=3)
     left.set(xlabel="environment steps", ylabel="success on held-out goals (%)", ylim=(-3, 103))

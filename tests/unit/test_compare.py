@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -10,8 +11,10 @@ import pytest
 
 from rllib_odac.evaluation.compare import Comparison, read_studies
 from rllib_odac.evaluation.comparison_files import format_comparison, write_comparison
+from rllib_odac.experiments.spec import RunSpec
 from rllib_odac.experiments.study import Study
 from rllib_odac.experiments.study_results import StudyResults
+from rllib_odac.files import write_json
 from tests.unit.test_study import BOX, SUMMARY
 
 METHODS = ("odac", "her", "none")  # the last is a name that pandas might take for a missing value
@@ -168,9 +171,52 @@ def test_bad_arguments(studies, arguments, sentence):
 
 
 def test_bad_directories(tmp_path):
-    with pytest.raises(ValueError, match="holds no results of a study"):
+    with pytest.raises(ValueError, match="holds no run and no results of a study"):
         read_studies([tmp_path / "nowhere"])
     out = make_study(tmp_path / "study")
     (out / "curves" / "box-odac-0.csv").unlink()
     with pytest.raises(ValueError, match=r"box-odac-0.csv' cannot be read"):
         read_studies([out])
+
+
+def make_run(out, seed=0, objective="odac", end=1.0, **settings):
+    """The directory of a finished run."""
+    out.mkdir()
+    spec = RunSpec("odac/Box2D-v0", objective, steps=2000, seed=seed, settings=settings)
+    write_json(out / "config.json", asdict(spec))
+    figures = {"success_rate": end, "final_distance": 1 - end, "normalized_distance": 100 - end}
+    summary = {"env": spec.env, "objective": objective, "seed": seed, "env_steps": 2000}
+    write_json(out / "summary.json", SUMMARY | summary | figures)
+    progress = pd.DataFrame({"env_steps": [1000, 1500, 2000], "wall_s": [1, 2, 3]})
+    progress["success_rate"] = [0.0, None, end]  # an evaluation was lost
+    progress.to_csv(out / "progress.csv", index=False)
+    return out
+
+
+def test_runs_are_compared_by_what_differs(tmp_path):
+    places = [
+        make_run(tmp_path / "a", 0, lr=0.001, tau=0.05),
+        make_run(tmp_path / "b", 1, lr=0.001, tau=0.05),
+        make_run(tmp_path / "c", 0, lr=0.002, tau=0.05, end=0.5),
+        make_run(tmp_path / "d", 0, "her", tau=0.05, end=0.25),
+    ]
+    read = read_studies(places)
+    assert list(read.labels) == ["odac lr=0.001", "odac lr=0.002", "her"]
+    assert read.baseline == "odac lr=0.001"
+    text = format_comparison(Comparison(read, "success_rate", 0.9, None), "csv")
+    assert "her" in text
+    assert len(read.curves["odac/Box2D-v0", "her", 0]) == 2
+    with pytest.raises(ValueError, match="has odac on odac/Box2D-v0, seed 0, which another direc"):
+        read_studies([places[0], make_run(tmp_path / "e", 0, lr=0.001, tau=0.05)])
+    (tmp_path / "a" / "summary.json").unlink()
+    with pytest.raises(ValueError, match=r"a' has not finished; go on with: odac train --out .*/a"):
+        read_studies(places)
+
+
+def test_runs_stand_beside_a_study(tmp_path):
+    study = make_study(tmp_path / "study", tasks=("box",), methods=("odac",))
+    read = read_studies([study, make_run(tmp_path / "mine", 0, "her")])
+    assert set(read.labels) == {"odac", "her"}
+    assert set(read.rows["task"]) == {"box", "odac/Box2D-v0"}
+    write_comparison(Comparison(read, "success_rate", 0.9, None), tmp_path / "out")
+    assert (tmp_path / "out" / "compare.png").exists()
