@@ -27,8 +27,10 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])  # actors cannot imp
 STORE = 80 * 2**20  # bytes of each node's object store
 MOST = ["--num-env-runners", 1, "--num-learners", 2]  # of the four CPUs
 SHORT = [*BOX, "--steps", 1000, "--evaluation-episodes", 2, "--final-episodes", 2]
+COLLECT = "num_env_runners is 9 (1 CPU each)"
+EVALUATE = "evaluation_num_env_runners is 1 (1 CPU each)"  # in a run, beside the others
 REFUSED = (
-    "num_env_runners is 9 (1 CPU each), which the Ray cluster can never hold: it has 2 nodes with "
+    "which the Ray cluster can never hold: it has 2 nodes with "
     "1 CPU and 1 node with 2 CPU; lower their number, or what each of them reserves (such as "
     "num_cpus_per_env_runner)."
 )
@@ -158,9 +160,10 @@ def test_what_the_cluster_can_never_hold_is_refused(address, tmp_path):
     out = tmp_path / "run"
     arguments = ("train", *SHORT, "--num-env-runners", 9, "--address", address, "--out", out)
     process = odac(*arguments, check=False)
-    assert (process.returncode, process.stderr) == (2, f"error: {REFUSED}\n")
-    with pytest.raises(ValueError, match=f"^{re.escape(REFUSED)}$"):
+    said = f"{COLLECT} and {EVALUATE}, {REFUSED}"
+    assert (process.returncode, process.stderr) == (2, f"error: {said}\n")
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
         Run(RunSpec("odac/Box2D-v0", num_env_runners=9), out).train()
     assert not list(out.iterdir())
-    with pytest.raises(ValueError, match=f"^{re.escape(REFUSED)}$"):
+    with pytest.raises(ValueError, match=f"^{re.escape(f'{COLLECT}, {REFUSED}')}$"):
         small_config().env_runners(num_env_runners=9).build_algo()
