@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ray.rllib.core.learner.learner_group import LearnerGroup
 
 from rllib_odac.checkpoints.shards import number_of, on_each
-from rllib_odac.data.logged import LoggedEpisode, to_replay
+from rllib_odac.data.logged import to_replay
 from rllib_odac.data.read import read_episodes
 from rllib_odac.replay.episodes import Array
 
@@ -25,15 +25,6 @@ def check_log(path: str, goal: Sequence[int] | None, widths: Mapping[str, int], 
         ValueError: If it is not, or cannot be read; the sentence names file, episode and field.
     """
     episode = next(read_episodes(path, goal))
-    check_widths(episode, widths, env)
-
-
-def check_widths(episode: LoggedEpisode, widths: Mapping[str, int], env: str) -> None:
-    """Checks that an episode's rows are as wide as the environment's.
-
-    Raises:
-        ValueError: With one sentence on the first column that is not.
-    """
     for name, width in widths.items():
         if (found := episode.widths[name]) != width:
             cure = ", or data_goal must name the coordinates of observation that are the goal"

@@ -67,8 +67,10 @@ def record(
         state, _ = env.reset(seed=int(rng.integers(2**31)))
         states, actions, ended, terminated = [state], [], False, False
         while not ended:
-            is_random = policy is None or rng.random() < random_share
-            action = rng.uniform(low, high) if is_random or policy is None else policy(state)
+            if policy is None or rng.random() < random_share:
+                action = rng.uniform(low, high)
+            else:
+                action = np.asarray(policy(state))
             state, _, terminated, truncated, info = env.step(action.astype(low.dtype))
             states.append(state)
             actions.append(action)

@@ -17,9 +17,9 @@ from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 from numpy.typing import ArrayLike, NDArray
 
 from rllib_odac.envs.base import FloatArray, GoalEnv
+from rllib_odac.envs.flatten import GOAL_KEYS
 from rllib_odac.envs.goals import Goals, goals_of, is_maze
 from rllib_odac.envs.registry import (
-    GOAL_KEYS,
     EnvLike,
     check_goal_env,
     env_name,

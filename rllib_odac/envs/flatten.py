@@ -64,16 +64,6 @@ class FlattenGoals(gym.ObservationWrapper[Any, Any, Any]):
         }
 
 
-def names_of(space: gym.Space[Any], prefix: str = "") -> list[str]:
-    """What the numbers of a flattened space are called, such as "position.0"."""
-    if isinstance(space, Dict):
-        return [
-            name for key, part in space.spaces.items() for name in names_of(part, f"{prefix}{key}.")
-        ]
-    count = int(np.prod(flatten_space(space).shape or (1,)))
-    return [f"{prefix}{index}" for index in range(count)]
-
-
 def is_flattened(env: Any) -> bool:
     """Whether `flatten` has changed the environment."""
     while isinstance(env, gym.Wrapper):

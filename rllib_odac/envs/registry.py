@@ -20,14 +20,13 @@ from typing import Any, TypeAlias, TypeVar
 import gymnasium as gym
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
-from rllib_odac.envs.flatten import flatten, is_picture
+from rllib_odac.envs.flatten import GOAL_KEYS, flatten, is_picture
 from rllib_odac.envs.headless import gl_error, set_headless_gl
 from rllib_odac.envs.time import show_time
 
 EnvLike: TypeAlias = str | Callable[..., gym.Env[Any, Any]]
 _Env = TypeVar("_Env", gym.Env[Any, Any], VectorEnv[Any, Any, Any])
 
-GOAL_KEYS = ("observation", "achieved_goal", "desired_goal")
 
 # Entry points are strings: they import nothing until used and survive pickling to another process.
 OWN_ENVS: dict[str, dict[str, Any]] = {

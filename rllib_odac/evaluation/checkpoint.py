@@ -165,15 +165,6 @@ def _module_path(path: Path) -> Path:
     return path.absolute().joinpath(*parts)
 
 
-def checkpoint_config(checkpoint: PLACE) -> ODACConfig:
-    """The configuration that a checkpoint was made with.
-
-    Raises:
-        ValueError: If there is no whole checkpoint of ODAC in that directory.
-    """
-    return _config(checkpoint_here(checkpoint))
-
-
 def _config(path: Path) -> ODACConfig:
     try:
         with open(path / "class_and_ctor_args.pkl", "rb") as stream:

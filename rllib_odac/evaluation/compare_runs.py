@@ -34,8 +34,7 @@ def is_run(directory: Path) -> bool:
 
 def read_curve(path: Path) -> pd.DataFrame:
     """Rows of progress that have figures."""
-    progress = pd.read_csv(path)
-    return progress.dropna(subset=[n for n in ("success_rate",) if n in progress])
+    return pd.read_csv(path).dropna(subset=["success_rate"])
 
 
 def read_runs(

@@ -146,7 +146,7 @@ class Evaluator:
             self._ended = self._evaluate_here(env_steps, seeds)
             return
         now = time.monotonic()
-        self._running = _Running(env_steps, seeds, self._weights(), now, unassigned=seeds)
+        self._running = _Running(env_steps, seeds, self._weights(), now, unassigned=list(seeds))
 
     def finish(self) -> Evaluation | None:
         """Waits for the end of the evaluation under way, if there is one."""

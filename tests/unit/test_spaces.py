@@ -19,7 +19,6 @@ from gymnasium.spaces import (
 from gymnasium.spaces.utils import flatten
 
 from rllib_odac import make_env
-from rllib_odac.envs.flatten import names_of
 from tests.conftest import small_config
 
 
@@ -133,11 +132,3 @@ def test_rewards_of_others_goals_are_asked_for_where_they_are_taken_as_they_are(
     for goal, pays in ((box(2), True), (Dict(position=box(2)), False)):
         config = small_config().environment(lambda goal=goal: Made(goal=goal))
         assert config.environment_pays == pays
-
-
-def test_numbers_of_a_flattened_goal_keep_their_names():
-    pose = Dict(position=box(2), arm=Dict(gripper=Discrete(2), on=MultiBinary(1)))
-    names = ["arm.gripper.0", "arm.gripper.1", "arm.on.0", "position.0", "position.1"]
-    assert sorted(names_of(pose)) == names
-    first = dict.fromkeys(names_of(pose), 0.0)
-    assert len(first) == flatten(pose, pose.sample()).size
