@@ -1,27 +1,30 @@
 """Training for as long as one likes: memory, files, processes and objects that must not pile up.
 
-    python benchmarks/soak.py --minutes 30
+    python benchmarks/soak.py --minutes 120
 
-A whole `ODAC` with remote env runners and a remote learner, small networks and a small replay that
-is soon full, evaluated in every iteration and saved in every tenth over one and the same directory.
-Every few seconds, of each process that this one has started, Ray's own included:
+A whole `ODAC` with remote env runners, a remote learner and an env runner that evaluates beside
+them, small networks and a small replay that is soon full. It is evaluated in every iteration and
+saved in every tenth over one and the same directory, and every few minutes one of its env runners
+gets SIGKILL. Every few seconds, of each process that this one has started, Ray's own included:
 
 - `memory_mb`: resident memory without pages of the shared object store,
 - `file_descriptors`, `threads`.
 
 And of all together the number of `processes`, and `object_store_mb`: what the shared store has
 ever needed at once. Judged are the samples from two
-minutes (or a tenth of the time) after the replay was full: `growth` is the mean of the last quarter
-over that of the first, less 1. In the end nothing may be left of processes or shared memory.
+minutes (or a tenth of the time) after the replay was full: `growth` is the median of the last
+quarter, of a process of its kind, over that of the first, less 1. In the end nothing may be left of processes or shared memory.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import json
 import logging
 import os
+import random
 import re
 import shlex
 import sys
@@ -43,7 +46,8 @@ from rllib_odac.runtime.cluster import join_or_start
 CAPACITY = 10_000  # states in the replay
 ITERATIONS_A_CHECKPOINT = 10
 MOST_GROWTH = 0.02
-OURS = ("driver", "env runner", "learner")  # the processes that train
+TITLES = {"ray::GoalEnvRunner": "env runner", "ray::_WrappedExecutable": "learner"}
+OURS = ("driver", *TITLES.values())  # the processes that train
 SHARED_MEMORY = Path("/dev/shm")
 Row = dict[str, Any]
 
@@ -53,20 +57,28 @@ def build(options: argparse.Namespace) -> ODAC:
     config.env_runners(num_env_runners=options.num_env_runners)
     config.learners(num_learners=options.num_learners)
     config.training(hidden=(64, 64), train_batch_size_per_learner=64, replay_capacity=CAPACITY)
-    config.training(updates_per_env_step=0.1).evaluation(evaluation_duration=10)
+    config.training(updates_per_env_step=0.1)
+    config.evaluation(evaluation_duration=10, evaluation_num_env_runners=1)
     return config.build_algo()
 
 
-def names_of(algorithm: ODAC) -> dict[int, str]:
-    """Which of our processes has which id."""
-    runners = algorithm.env_runner_group.foreach_env_runner(
-        lambda _: os.getpid(), local_env_runner=False
-    )
-    learners = [
-        result.get() for result in algorithm.learner_group.foreach_learner(lambda _: os.getpid())
-    ]
-    names = dict.fromkeys(runners, "env runner") | dict.fromkeys(learners, "learner")
-    return names | {os.getpid(): "driver"}
+def name_of(process: psutil.Process) -> str:
+    """What a process does, by the title that Ray gives it."""
+    if process.pid == os.getpid():
+        return "driver"
+    title = " ".join(process.cmdline()[:1])
+    return next((name for start, name in TITLES.items() if title.startswith(start)), process.name())
+
+
+def kill_an_env_runner(rng: random.Random) -> None:
+    """Kills one of those that collect or evaluate, if one runs."""
+    children = psutil.Process().children(recursive=True)
+    runners = []
+    for child in children:
+        with contextlib.suppress(psutil.Error):  # it has just ended
+            runners += [child] if name_of(child) == "env runner" else []
+    if runners:
+        rng.choice(runners).kill()
 
 
 def memory_mb(pid: int) -> tuple[float, float]:
@@ -76,14 +88,14 @@ def memory_mb(pid: int) -> tuple[float, float]:
     return (kilobytes["RssAnon"] + kilobytes["RssFile"]) / 1024, kilobytes["RssShmem"] / 1024
 
 
-def sample(names: dict[int, str]) -> list[Row]:
+def sample() -> list[Row]:
     """One row a process, and one of what all share."""
     rows: list[Row] = []
     for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
         try:
             own, shared = memory_mb(process.pid)
             row = {
-                "process": names.get(process.pid, process.name()),
+                "process": name_of(process),
                 "pid": process.pid,
                 "memory_mb": own,
                 "object_store_mb": shared,
@@ -107,8 +119,8 @@ def sample(names: dict[int, str]) -> list[Row]:
 def soak(options: argparse.Namespace, out: Path) -> tuple[pd.DataFrame, float]:
     """All samples, and the second in which the replay was full."""
     algorithm = build(options)
-    names = names_of(algorithm)
     rows: list[Row] = []
+    rng, kills = random.Random(0), 0
     full_s, start, taken = float("inf"), time.perf_counter(), 0.0
     with tempfile.TemporaryDirectory() as directory:
         while (now := time.perf_counter() - start) < 60 * options.minutes:
@@ -119,14 +131,18 @@ def soak(options: argparse.Namespace, out: Path) -> tuple[pd.DataFrame, float]:
             # States of an episode that is being overwritten do not count as transitions.
             if size > 0.9 * CAPACITY and full_s > now:
                 full_s = now
+            if now >= 60 * options.kill_every * (kills + 1):
+                kill_an_env_runner(rng)
+                kills += 1
             if now - taken >= options.every:
                 taken = now
                 about = {
                     "second": round(now, 1),
                     "env_steps": algorithm.env_steps,
                     "updates": algorithm.updates,
+                    "kills": kills,
                 }
-                rows += [about | row for row in sample(names)]
+                rows += [about | row for row in sample()]
                 pd.DataFrame(rows).round(3).to_csv(out, index=False)
         algorithm.stop()
     return pd.DataFrame(rows).round(3), full_s
@@ -139,10 +155,12 @@ def judge(table: pd.DataFrame, full_s: float, seconds: float) -> dict[str, Any]:
     growths: dict[str, Any] = {}
     for name in (*OURS, "all"):
         part = late[late["process"] == name]
-        by_time = part.drop(columns=["process", "pid"]).groupby("second").sum(min_count=1)
+        by_time = part.drop(columns=["process", "pid"]).groupby("second").mean()
         quarter = max(1, len(by_time) // 4)
-        first, last = by_time.iloc[:quarter].mean(), by_time.iloc[-quarter:].mean()
-        columns = [c for c in by_time if c not in ("env_steps", "updates") and last[c] == last[c]]
+        first, last = by_time.iloc[:quarter].median(), by_time.iloc[-quarter:].median()
+        columns = [
+            c for c in by_time if c not in ("env_steps", "updates", "kills") and last[c] == last[c]
+        ]
         growths[name] = {
             column: {
                 "first": round(first[column], 2),
@@ -157,6 +175,7 @@ def judge(table: pd.DataFrame, full_s: float, seconds: float) -> dict[str, Any]:
         "judged_from_s": round(begin, 1),
         "env_steps": int(table["env_steps"].max()),
         "updates": int(table["updates"].max()),
+        "kills": int(table["kills"].max()),
         "memory_growth": memory,
         "is_flat": all(growth < MOST_GROWTH for growth in memory.values()),
         "figures": growths,
@@ -175,6 +194,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Watches what a long training piles up.")
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--every", type=float, default=10, help="seconds between two samples")
+    parser.add_argument("--kill-every", type=float, default=5, help="minutes between two kills")
     parser.add_argument("--env", default="FetchReach-v4")
     parser.add_argument("--num-env-runners", type=int, default=1)
     parser.add_argument("--num-learners", type=int, default=1)
@@ -184,7 +204,7 @@ def main() -> None:
     logging.disable(logging.WARNING)
     options.output.mkdir(parents=True, exist_ok=True)
     shared = {path.name for path in SHARED_MEMORY.iterdir()} if SHARED_MEMORY.is_dir() else set()
-    places = options.num_env_runners + options.num_learners
+    places = options.num_env_runners + options.num_learners + 1  # one evaluates
     join_or_start("local", num_cpus=places, log_to_driver=False)
     table, full_s = soak(options, options.output / "soak.csv")
     started = set(psutil.Process().children(recursive=True))
