@@ -3,13 +3,14 @@
     python benchmarks/chaos.py env-runners --kills 100    # one training, on three nodes
     python benchmarks/chaos.py driver --kills 20          # `odac train`, and `--resume` each time
 
-`env-runners`: three remote env runners and a remote learner on a cluster of three nodes on this
-machine. Again and again one env runner's process gets SIGKILL, whatever it is doing; Ray starts it
-anew. With `--node-share` some of the kills take a whole node with all that it holds, and another
-one joins later; the head node, with driver and learner, is spared. In the end nothing may be
-missing from the accounts: every environment step counted is in the replay, in an episode that is
-going on, or entered as lost with its env runner, and no episode is in the replay twice. Lost may be
-only what was with the killed: episodes going on, and those that no learner had fetched.
+`env-runners`: three remote env runners, a remote learner and an env runner that evaluates beside
+them, on a cluster of three nodes on this machine. Again and again the process of one env runner, of
+either kind, gets SIGKILL, whatever it is doing; Ray starts it anew. With `--node-share` some of the
+kills take a whole node with all that it holds, and another one joins later; the head node, with
+driver and learner, is spared. In the end nothing may be missing from the accounts: every
+environment step counted is in the replay, in an episode that is going on, or entered as lost with
+its env runner, and no episode is in the replay twice. Lost may be only what was with the killed:
+episodes going on, and those that no learner had fetched.
 
 `driver`: a training in one process, `odac train`, gets SIGKILL, whatever it is doing, starting and
 saving included, and is resumed. It must end exactly as one that nobody killed: then nothing was
@@ -63,8 +64,8 @@ Row = dict[str, Any]
 
 
 def start_cluster() -> Cluster:
-    """Three nodes on this machine; one more place than there are env runners."""
-    head = {"num_cpus": 2, "resources": {"learner": 1}, "include_dashboard": False}
+    """Three nodes on this machine; one more place than there are env runners of both kinds."""
+    head = {"num_cpus": 3, "resources": {"learner": 1}, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=head | {"object_store_memory": STORE})
     for _ in range(NODES - 1):
         cluster.add_node(num_cpus=1, object_store_memory=STORE)
@@ -80,7 +81,7 @@ def build(options: argparse.Namespace) -> ODAC:
     )
     config.learners(num_learners=1, custom_resources_per_learner={"learner": 1})
     config.training(updates_per_env_step=options.updates_per_env_step)
-    config.evaluation(evaluation_interval=None)
+    config.evaluation(evaluation_duration=10, evaluation_num_env_runners=1)
     return config.reporting(min_sample_timesteps_per_iteration=1).build_algo()
 
 

@@ -11,9 +11,9 @@ gets SIGKILL. Every few seconds, of each process that this one has started, Ray'
 - `file_descriptors`, `threads`.
 
 And of all together the number of `processes`, and `object_store_mb`: what the shared store has
-ever needed at once. Judged are the samples from two
-minutes (or a tenth of the time) after the replay was full: `growth` is the median of the last
-quarter, of a process of its kind, over that of the first, less 1. In the end nothing may be left of processes or shared memory.
+ever needed at once. Judged are the samples from two minutes (or a tenth of the time) after the
+replay was full: `growth` is the median of the last quarter, of a process of its kind, over that of
+the first, less 1. In the end nothing may be left of processes or shared memory.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ ITERATIONS_A_CHECKPOINT = 10
 MOST_GROWTH = 0.02
 TITLES = {"ray::GoalEnvRunner": "env runner", "ray::_WrappedExecutable": "learner"}
 OURS = ("driver", *TITLES.values())  # the processes that train
+PROGRESS = ("env_steps", "updates", "kills")
 SHARED_MEMORY = Path("/dev/shm")
 Row = dict[str, Any]
 
