@@ -24,7 +24,10 @@ from ray.tune import Checkpoint
 from rllib_odac.checkpoints.checkpointer import Checkpointer
 from rllib_odac.checkpoints.find import open_checkpoint
 from rllib_odac.checkpoints.manifest import REPLAY_DIRECTORY
+from rllib_odac.checkpoints.networks import DIRECTORY as NETWORKS_DIRECTORY
+from rllib_odac.checkpoints.networks import networks_files
 from rllib_odac.config import ODACConfig
+from rllib_odac.deploy.files import DIRECTORY as POLICY_DIRECTORY
 from rllib_odac.deploy.files import policy_files
 from rllib_odac.env_runner import GoalEnvRunner
 from rllib_odac.ray_compat import next_checkpoint
@@ -64,7 +67,7 @@ class ODAC(Algorithm):
         self._checkpointer = Checkpointer(
             self.learner_group,
             self._signature(),
-            self._policy_files,
+            self._plain_files,
             config.checkpoint_replay,
         )
         group = self.eval_env_runner_group or self.env_runner_group
@@ -388,9 +391,11 @@ class ODAC(Algorithm):
             "objective": type(self.config.build_objective()).__name__,
         }
 
-    def _policy_files(self) -> dict[str, bytes]:
-        return policy_files(
-            self.learner_group.get_weights()[DEFAULT_MODULE_ID],
+    def _plain_files(self) -> dict[str, dict[str, bytes]]:
+        """The files that can be read without a pickle, by folder and name."""
+        weights = self.learner_group.get_weights()[DEFAULT_MODULE_ID]
+        policy = policy_files(
+            weights,
             *self.spaces[DEFAULT_MODULE_ID],
             env=str(self.config.env),
             objective=type(self.config.build_objective()).__name__,
@@ -398,3 +403,7 @@ class ODAC(Algorithm):
             updates=self.updates,
             hidden=tuple(self.config.hidden),
         )
+        return {
+            POLICY_DIRECTORY: policy,
+            NETWORKS_DIRECTORY: networks_files(weights, self.config),
+        }

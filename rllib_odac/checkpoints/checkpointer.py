@@ -18,7 +18,6 @@ from rllib_odac.checkpoints.atomic import atomic_directory
 from rllib_odac.checkpoints.find import open_checkpoint, suggesting_whole_checkpoint
 from rllib_odac.checkpoints.manifest import REPLAY_DIRECTORY, write_manifest
 from rllib_odac.checkpoints.shards import check_shards, load_shards, save_shards, updates_saved
-from rllib_odac.deploy.files import DIRECTORY as POLICY_DIRECTORY
 from rllib_odac.storage import Storage
 
 Manifest = dict[str, Any]
@@ -30,7 +29,7 @@ class Checkpointer:
     Args:
         learners: Which write and read the shards of the replay.
         signature: What a checkpoint must have in common with the algorithm it is restored into.
-        policy_files: Gives the files of the folder `policy/`, by name.
+        plain_files: Gives the files that can be read without a pickle, by folder and name.
         saves_replay: Whether checkpoints hold the replay.
     """
 
@@ -38,12 +37,12 @@ class Checkpointer:
         self,
         learners: LearnerGroup,
         signature: Mapping[str, Any],
-        policy_files: Callable[[], Mapping[str, bytes]],
+        plain_files: Callable[[], Mapping[str, Mapping[str, bytes]]],
         saves_replay: bool,
     ) -> None:
         self._learners = learners
         self._signature = signature
-        self._policy_files = policy_files
+        self._plain_files = plain_files
         self._saves_replay = saves_replay
         self._replay: Storage | None = None  # where the replay lies, if not in the checkpoint
 
@@ -69,9 +68,10 @@ class Checkpointer:
         """
         with atomic_directory(checkpoint) as target:
             yield target
-            (target / POLICY_DIRECTORY).make_directory()
-            for name, file in self._policy_files().items():
-                (target / POLICY_DIRECTORY / name).write_bytes(file)
+            for folder, files in self._plain_files().items():
+                (target / folder).make_directory()
+                for name, file in files.items():
+                    (target / folder / name).write_bytes(file)
             learner_updates = updates_saved(self._learners)
             shards = None
             if self._saves_replay:

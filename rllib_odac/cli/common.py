@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from rllib_odac.runtime.cluster import Processes
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and Ray's own messages.")]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Unpickle its settings: where they are objects of yours.")
+]
 
 
 def parse_settings(pairs: list[str]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from rllib_odac.cli.common import Debug, errors_in_one_sentence, quiet_libraries
+from rllib_odac.cli.common import Debug, Trust, errors_in_one_sentence, quiet_libraries
 
 
 def inspect(
@@ -16,6 +16,7 @@ def inspect(
     out: Annotated[Path, typer.Option(help="Directory for the pictures and report.html.")],
     episodes: Annotated[int, typer.Option(help="Episodes, each with a held-out goal.")] = 50,
     seed: Annotated[int, typer.Option(help="Which held-out goals.")] = 0,
+    trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -27,7 +28,7 @@ def inspect(
     with errors_in_one_sentence(debug), quiet_libraries(debug):
         from rllib_odac.evaluation.inspect import inspect_checkpoint
 
-        result = inspect_checkpoint(checkpoint, out, episodes, seed)
+        result = inspect_checkpoint(checkpoint, out, episodes, seed, trust)
         if as_json:
             print(json.dumps(result))
             return

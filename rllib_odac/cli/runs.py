@@ -14,6 +14,7 @@ import typer
 
 from rllib_odac.cli.common import (
     Debug,
+    Trust,
     errors_in_one_sentence,
     file_name,
     parse_settings,
@@ -139,6 +140,7 @@ def evaluate(
         Path | None,
         typer.Option(help="Also write a video (.mp4, .gif) and a picture strip (.png)."),
     ] = None,
+    trust: Trust = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -152,7 +154,7 @@ def evaluate(
             raise ValueError(f"seed is {seed}, but must be at least 0.")
         if video is not None and video.suffix not in (".mp4", ".gif", ".png"):
             raise ValueError(f"video is '{video}', but must end in .mp4, .gif or .png.")
-        policy = CheckpointPolicy(checkpoint)
+        policy = CheckpointPolicy(checkpoint, trust)
         result = policy.evaluate(episodes, seed)
         if as_json:
             print(json.dumps(result))

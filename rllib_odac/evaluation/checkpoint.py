@@ -9,18 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_LEARNER_GROUP, COMPONENT_RL_MODULE
-from ray.rllib.core import DEFAULT_MODULE_ID as MODULE
 
 from rllib_odac.agent.actor_critic import ActorCritic
 from rllib_odac.checkpoints.find import checkpoint_here
+from rllib_odac.checkpoints.networks import read_config, read_networks
 from rllib_odac.config import ODACConfig
 from rllib_odac.env_runner import GoalEnvRunner
 from rllib_odac.envs.goals import reported_distance
 from rllib_odac.evaluation.plots import plot_distances
 from rllib_odac.evaluation.video import Frame, picture_strip, record_video, render_frame
 from rllib_odac.replay.episodes import COLUMNS, GoalEpisode
-from rllib_odac.rl_module import ODACRLModule
 from rllib_odac.runtime.evaluator import held_out_seeds, summarize
 from rllib_odac.storage import PLACE
 
@@ -49,20 +47,31 @@ class CheckpointPolicy:
 
     Args:
         checkpoint: Directory, or its URI, that `ODAC.save_to_path` or `odac train` wrote, a
-            checkpoint or a run. It holds pickled objects, as every RLlib checkpoint does: load
-            only what you trust.
+            checkpoint or a run.
+        trust: Whether its configuration may be unpickled, which runs whatever its author likes;
+            without it nothing is. It is needed where the environment or the objective was given as
+            a function or class of one's own.
 
     Raises:
-        ValueError: If there is no checkpoint of ODAC in that directory.
+        ValueError: If there is no checkpoint of ODAC in that directory, or it has to be trusted.
     """
 
-    def __init__(self, checkpoint: PLACE) -> None:
+    def __init__(self, checkpoint: PLACE, trust: bool = False) -> None:
         path = checkpoint_here(checkpoint)
-        self.config = _config(path)
+        self.config = _unpickled_config(path) if trust else read_config(path)
+        self._arrays = read_networks(path)
         runner_config = self.config.copy(copy_frozen=False)
         runner_config.env_runners(num_env_runners=0)
         self.runner = GoalEnvRunner(config=runner_config, worker_index=0)
-        self.runner.module.restore_from_path(_module_path(path))
+        self.runner.module.set_state(self._arrays)
+
+    def networks(self) -> ActorCritic:
+        """All networks of the checkpoint: policy, critics, dynamics and normalisers."""
+        spec = self.config.get_rl_module_spec(spaces=self.runner.get_spaces(), inference_only=False)
+        module: Any = spec.build()
+        module.set_state(self._arrays)
+        networks: ActorCritic = module.networks
+        return networks
 
     def evaluate(self, num_episodes: int, seed: int = 0) -> dict[str, float]:
         """Acts deterministically on held-out goals; the figures are those of `summarize`."""
@@ -146,26 +155,7 @@ def arrival(distances: list[float]) -> int:
     return max(near.index(True), 5)
 
 
-def checkpoint_networks(checkpoint: PLACE) -> ActorCritic:
-    """All networks of a checkpoint: policy, critics, dynamics and normalisers.
-
-    Raises:
-        ValueError: If there is no checkpoint of ODAC in that directory, or it is damaged.
-    """
-    path = checkpoint_here(checkpoint)
-    try:
-        module: ODACRLModule = ODACRLModule.from_checkpoint(_module_path(path))
-    except Exception as error:
-        raise ValueError(f"The checkpoint '{path}' is damaged: {error}") from error
-    return module.networks
-
-
-def _module_path(path: Path) -> Path:
-    parts = (COMPONENT_LEARNER_GROUP, COMPONENT_LEARNER, COMPONENT_RL_MODULE, MODULE)
-    return path.absolute().joinpath(*parts)
-
-
-def _config(path: Path) -> ODACConfig:
+def _unpickled_config(path: Path) -> ODACConfig:
     try:
         with open(path / "class_and_ctor_args.pkl", "rb") as stream:
             state = pickle.load(stream)["ctor_args_and_kwargs"][0][0]

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from rllib_odac.agent.actor_critic import ActorCritic
 from rllib_odac.envs.catalogue import env_facts
 from rllib_odac.evaluation import captions
 from rllib_odac.evaluation import inference_plots as plots
@@ -18,7 +17,6 @@ from rllib_odac.evaluation.checkpoint import (
     CheckpointPolicy,
     FollowedEpisode,
     arrival,
-    checkpoint_networks,
 )
 from rllib_odac.evaluation.inference import (
     INFERS_DISCOUNT,
@@ -44,16 +42,20 @@ POINTS_SHOWN = 4000  # transitions in the picture of the calibration, at most
 
 
 def inspect_checkpoint(
-    checkpoint: str | Path, out: str | Path, episodes: int = 50, seed: int = 0
+    checkpoint: str | Path,
+    out: str | Path,
+    episodes: int = 50,
+    seed: int = 0,
+    trust: bool = False,
 ) -> dict[str, Any]:
     """Draws what a checkpoint infers about held-out goals, and writes a page of it.
 
     Args:
-        checkpoint: Directory that `ODAC.save_to_path` or `odac train` wrote. It holds pickled
-            objects: load only what you trust.
+        checkpoint: Directory that `ODAC.save_to_path` or `odac train` wrote.
         out: Directory for the PNGs and `report.html`; made if it is not there.
         episodes: Held-out episodes, with deterministic actions.
         seed: Which held-out goals.
+        trust: As `CheckpointPolicy` takes it.
 
     Returns:
         Figures: `success_rate`, `value_mean`, `value_return_correlation` and
@@ -70,21 +72,18 @@ def inspect_checkpoint(
     if seed < 0:
         raise ValueError(f"seed is {seed}, but must be at least 0.")
     directory = Path(out)
-    networks = checkpoint_networks(checkpoint)
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"out is '{directory}', which is a file; it must be a directory.")
-    policy = CheckpointPolicy(checkpoint)
+    policy = CheckpointPolicy(checkpoint, trust)
     directory.mkdir(parents=True, exist_ok=True)
-    return _Inspection(policy, networks, directory, episodes, seed).run()
+    return _Inspection(policy, directory, episodes, seed).run()
 
 
 class _Inspection:
     """The pictures of one checkpoint, one method each."""
 
-    def __init__(
-        self, policy: CheckpointPolicy, networks: ActorCritic, out: Path, episodes: int, seed: int
-    ) -> None:
-        self.policy, self.networks, self.out, self.seed = policy, networks, out, seed
+    def __init__(self, policy: CheckpointPolicy, out: Path, episodes: int, seed: int) -> None:
+        self.policy, self.networks, self.out, self.seed = policy, policy.networks(), out, seed
         self.objective = policy.config.build_objective()
         env: Any = policy.config.make_env()
         task = env.unwrapped
@@ -96,12 +95,12 @@ class _Inspection:
         self.seeds = held_out_seeds(episodes, seed)
         self.followed = [policy.follow(seed) for seed in self.seeds]
         self.quantities = [
-            infer(networks, self.objective, transitions(f.episode)) for f in self.followed
+            infer(self.networks, self.objective, transitions(f.episode)) for f in self.followed
         ]
         self.infers = INFERS_DISCOUNT in self.quantities[0]
         self.unit = "nats" if self.infers else "own units"
         self.pictures: list[tuple[Path, captions.Caption]] = []
-        self.missing = missing_quantities(networks, self.objective)
+        self.missing = missing_quantities(self.networks, self.objective)
         self.figures: dict[str, Any] = {
             "success_rate": float(np.mean([f.success for f in self.followed]))
         }

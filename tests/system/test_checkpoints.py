@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import pathlib
+import pickle
 import re
 import shutil
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks.checkpoint_faults import small_disk, state, trials
-from rllib_odac import ODAC
-from rllib_odac.checkpoints.manifest import DamagedCheckpoint, read_manifest
+from rllib_odac import ODAC, load_policy
+from rllib_odac.checkpoints.manifest import DamagedCheckpoint, read_manifest, write_manifest
+from rllib_odac.deploy import export_policy
+from rllib_odac.evaluation.checkpoint import CheckpointPolicy
+from rllib_odac.evaluation.inspect import inspect_checkpoint
+from rllib_odac.storage import Storage
 from tests.conftest import small_config
 from tests.system.commands import BOX
 from tests.system.commands import odac_process as odac
@@ -142,3 +149,43 @@ def test_a_full_disk_ends_a_run_in_one_sentence(tmp_path):
         assert len(kept) > 0
         policy = odac("evaluate", kept[-1], "--episodes", 2, "--json")
         assert '"num_episodes": 2' in policy.stdout
+
+
+class Bomb:
+    """Leaves a file behind wherever it is unpickled."""
+
+    def __init__(self, trace):
+        self.trace = trace
+
+    def __reduce__(self):
+        return pathlib.Path.touch, (self.trace,)
+
+
+def test_looking_at_a_checkpoint_unpickles_nothing(trained, tmp_path):
+    copy, trace = tmp_path / "copy", tmp_path / "unpickled"
+    shutil.copytree(trained[1], copy)
+    for file in copy.rglob("*.pkl"):
+        file.write_bytes(pickle.dumps(Bomb(trace)))
+    content = read_manifest(copy)
+    (copy / "odac.json").unlink()
+    write_manifest(Storage.of(copy), content, elsewhere={})  # as its author could
+    policy = CheckpointPolicy(copy)
+    assert policy.evaluate(2) == CheckpointPolicy(trained[1]).evaluate(2)
+    inspect_checkpoint(copy, tmp_path / "inspected", episodes=2)
+    export_policy(copy, tmp_path / "policy.pt2", "torch-export")
+    load_policy(copy)
+    assert not trace.exists()
+    with pytest.raises(ValueError, match="damaged"):
+        CheckpointPolicy(copy, trust=True)
+    assert trace.exists()
+
+
+def test_all_networks_are_there_without_a_pickle(trained, tmp_path):
+    algorithm, _ = trained
+    algorithm.save_to_path(tmp_path)
+    ours = CheckpointPolicy(tmp_path).networks().state_dict()
+    module = algorithm.learner_group._learner.module["default_policy"]
+    theirs = module.networks.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert "critic" in {name.split(".")[0] for name in ours}
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)

@@ -34,7 +34,9 @@ def test_a_function_that_makes_the_environment_is_all_it_takes(ray_cluster, tmp_
     assert 0 < result["final_distance"] < 0.5
     algorithm.save_to_path(str(tmp_path / "checkpoint"))
     algorithm.stop()
-    held_out = CheckpointPolicy(tmp_path / "checkpoint").evaluate(2)  # which has it with it
+    with pytest.raises(ValueError, match=r"names env as objects of Python.*trust"):
+        CheckpointPolicy(tmp_path / "checkpoint")
+    held_out = CheckpointPolicy(tmp_path / "checkpoint", trust=True).evaluate(2)  # it has it along
     assert 0 < held_out["final_distance"] < 0.5
 
     remote = small_config().environment(make_reacher).env_runners(num_env_runners=1).build_algo()

@@ -70,7 +70,7 @@ def rows(batch):
 
 
 def test_it_acts_exactly_as_the_env_runner_does(checkpoint):
-    policy, runner = load_policy(checkpoint), CheckpointPolicy(checkpoint).runner
+    policy, runner = load_policy(checkpoint), CheckpointPolicy(checkpoint, trust=True).runner
     actions = []
     for observation in rows(states(checkpoint)):
         wanted = runner.act(observation)
@@ -87,7 +87,7 @@ def test_it_acts_exactly_as_the_env_runner_does(checkpoint):
 
 def test_sampled_actions_are_the_env_runners_for_the_same_noise(checkpoint):
     batch = states(checkpoint)
-    runner = CheckpointPolicy(checkpoint).runner
+    runner = CheckpointPolicy(checkpoint, trust=True).runner
     noise = np.random.default_rng(5).standard_normal(
         (64, len(runner.env.single_action_space.low)), dtype=np.float32
     )
