@@ -41,7 +41,7 @@ Act = Callable[[dict[str, Any]], Any]
 
 
 def untrained_policy(directory: Path) -> None:
-    """Writes a policy with first weights, as the folder `policy/` of a checkpoint holds it."""
+    """Writes a policy with first weights, as a checkpoint holds it."""
     spaces = {
         name: BoxSpec((size,), "float32", (None,) * size, (None,) * size)
         for name, size in zip(INPUTS, (OBSERVATION, GOAL, GOAL), strict=True)
@@ -60,6 +60,7 @@ def untrained_policy(directory: Path) -> None:
     }
     goals = {"goal_center": np.zeros(GOAL, np.float32), "goal_scale": np.ones((), np.float32)}
     for name, content in files_of(spec, arrays | goals).items():
+        (directory / name).parent.mkdir(exist_ok=True)
         (directory / name).write_bytes(content)
 
 

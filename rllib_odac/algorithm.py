@@ -15,19 +15,14 @@ from ray.rllib.callbacks.utils import make_callback
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.env.env_runner_group import EnvRunnerGroup
 from ray.rllib.utils.annotations import override
-from ray.rllib.utils.metrics import (
-    EVALUATION_RESULTS,
-    NUM_ENV_STEPS_SAMPLED_LIFETIME,
-)
+from ray.rllib.utils.metrics import EVALUATION_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 from ray.tune import Checkpoint
 
 from rllib_odac.checkpoints.checkpointer import Checkpointer
 from rllib_odac.checkpoints.find import open_checkpoint
 from rllib_odac.checkpoints.manifest import REPLAY_DIRECTORY
-from rllib_odac.checkpoints.networks import DIRECTORY as NETWORKS_DIRECTORY
 from rllib_odac.checkpoints.networks import networks_files
 from rllib_odac.config import ODACConfig
-from rllib_odac.deploy.files import DIRECTORY as POLICY_DIRECTORY
 from rllib_odac.deploy.files import policy_files
 from rllib_odac.env_runner import GoalEnvRunner
 from rllib_odac.ray_compat import next_checkpoint
@@ -65,10 +60,7 @@ class ODAC(Algorithm):
         self.is_interrupted = False  # whether training is to stop before its next step
         self._training = Training(config, self.env_runner_group, self.learner_group, self.metrics)
         self._checkpointer = Checkpointer(
-            self.learner_group,
-            self._signature(),
-            self._plain_files,
-            config.checkpoint_replay,
+            self.learner_group, self._signature(), self._plain_files, config.checkpoint_replay
         )
         group = self.eval_env_runner_group or self.env_runner_group
         self._evaluations = Evaluations(
@@ -391,8 +383,8 @@ class ODAC(Algorithm):
             "objective": type(self.config.build_objective()).__name__,
         }
 
-    def _plain_files(self) -> dict[str, dict[str, bytes]]:
-        """The files that can be read without a pickle, by folder and name."""
+    def _plain_files(self) -> dict[str, bytes]:
+        """The files of a checkpoint that can be read without a pickle, by name."""
         weights = self.learner_group.get_weights()[DEFAULT_MODULE_ID]
         policy = policy_files(
             weights,
@@ -403,7 +395,4 @@ class ODAC(Algorithm):
             updates=self.updates,
             hidden=tuple(self.config.hidden),
         )
-        return {
-            POLICY_DIRECTORY: policy,
-            NETWORKS_DIRECTORY: networks_files(weights, self.config),
-        }
+        return policy | networks_files(weights, self.config)

@@ -31,6 +31,12 @@ def learner_actors(group: LearnerGroup) -> list[Any]:
     return list(group._worker_manager.actors().values())
 
 
+def all_in_service(group: LearnerGroup) -> bool:
+    """Whether RLlib still calls every remote learner: one that failed to answer it leaves out."""
+    manager = group._worker_manager
+    return bool(manager.num_healthy_actors() == manager.num_actors())
+
+
 def local_learner(group: LearnerGroup) -> Any:
     """The learner in this process."""
     return group._learner

@@ -111,8 +111,11 @@ class Storage:
 
     def names(self) -> set[str]:
         """What is in the directory, if it is there."""
-        infos = self.filesystem.get_file_info(FileSelector(self.path, allow_not_found=True))
-        return {info.base_name for info in infos}
+        # Where directories are objects too, as with Google, some that hold files may have none.
+        below = self.filesystem.type_name == "gcs"
+        selector = FileSelector(self.path, allow_not_found=True, recursive=below)
+        infos = self.filesystem.get_file_info(selector)
+        return {os.path.relpath(info.path, self.path).split("/")[0] for info in infos}
 
     def files(self) -> list[str]:
         """Files in the directory and those below it, by their path from it."""
@@ -128,8 +131,9 @@ class Storage:
         if self.size is not None:
             self.filesystem.delete_file(self.path)
             return
-        with contextlib.suppress(FileNotFoundError):
-            self.filesystem.delete_dir(self.path)
+        with contextlib.suppress(FileNotFoundError):  # each store says so in a way of its own
+            if self.is_directory:
+                self.filesystem.delete_dir(self.path)
 
     def synchronize(self) -> None:
         """Makes sure that a file, or the names in a directory, would survive a loss of power."""

@@ -29,7 +29,7 @@ class Checkpointer:
     Args:
         learners: Which write and read the shards of the replay.
         signature: What a checkpoint must have in common with the algorithm it is restored into.
-        plain_files: Gives the files that can be read without a pickle, by folder and name.
+        plain_files: Gives the files that can be read without a pickle, by name.
         saves_replay: Whether checkpoints hold the replay.
     """
 
@@ -37,7 +37,7 @@ class Checkpointer:
         self,
         learners: LearnerGroup,
         signature: Mapping[str, Any],
-        plain_files: Callable[[], Mapping[str, Mapping[str, bytes]]],
+        plain_files: Callable[[], Mapping[str, bytes]],
         saves_replay: bool,
     ) -> None:
         self._learners = learners
@@ -68,10 +68,9 @@ class Checkpointer:
         """
         with atomic_directory(checkpoint) as target:
             yield target
-            for folder, files in self._plain_files().items():
-                (target / folder).make_directory()
-                for name, file in files.items():
-                    (target / folder / name).write_bytes(file)
+            for name, file in self._plain_files().items():
+                (target / name).parent.make_directory()
+                (target / name).write_bytes(file)
             learner_updates = updates_saved(self._learners)
             shards = None
             if self._saves_replay:

@@ -30,7 +30,7 @@ CONFIG = "config.json"
 
 
 def networks_files(weights: Mapping[str, Any], config: ODACConfig) -> dict[str, bytes]:
-    """The files of the folder by name.
+    """The files of the folder, by their name in a checkpoint.
 
     Args:
         weights: State of an `ODACRLModule` with everything in it.
@@ -48,28 +48,26 @@ def networks_files(weights: Mapping[str, Any], config: ODACConfig) -> dict[str, 
         objects.append("env")
     stored = {
         "env": str(config.env),
+        "env_config": None,
         **{name: value for name, value in given.items() if name not in objects},
         "objects": objects,
     }
     return {
-        ARRAYS: stream.getvalue(),
-        CONFIG: (json.dumps(stored, indent=2, allow_nan=False) + "\n").encode(),
+        f"{DIRECTORY}/{ARRAYS}": stream.getvalue(),
+        f"{DIRECTORY}/{CONFIG}": (json.dumps(stored, indent=2, allow_nan=False) + "\n").encode(),
     }
 
 
-def read_config(checkpoint: Path) -> ODACConfig:
-    """The configuration in a checkpoint's `networks/config.json`.
+def read_settings(checkpoint: Path) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """The environment, its arguments and the settings in a checkpoint's `networks/config.json`.
 
     Raises:
-        ValueError: If it holds objects that JSON cannot, or cannot be read.
+        ValueError: If it names objects that JSON cannot hold, or cannot be read.
     """
-    from rllib_odac.config import ODACConfig
-
     file = checkpoint / DIRECTORY / CONFIG
     try:
         stored: dict[str, Any] = json.loads(file.read_bytes())
-        env, objects = stored.pop("env"), stored.pop("objects")
-        env_config = stored.pop("env_config", {})
+        env, env_config, objects = (stored.pop(name) for name in ("env", "env_config", "objects"))
     except FileNotFoundError:
         raise ValueError(
             f"The checkpoint '{checkpoint}' was written before checkpoints held '{DIRECTORY}/"
@@ -83,9 +81,7 @@ def read_config(checkpoint: Path) -> ODACConfig:
             "unpickling brings back, and that may run whatever the file's author likes: say that "
             "you trust it, with trust=True or --trust."
         )
-    config: ODACConfig = ODACConfig().environment(env, env_config=env_config)
-    config.apply_settings(stored)
-    return config
+    return env, env_config, stored
 
 
 def read_networks(checkpoint: Path) -> dict[str, NDArray[Any]]:

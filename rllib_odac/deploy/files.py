@@ -29,7 +29,7 @@ NOT_NEEDED = "goal_scale_known"  # only says whether the scale is still to be fo
 def policy_files(
     weights: Mapping[str, Any], observation: Mapping[str, Any], action: Any, **facts: Any
 ) -> dict[str, bytes]:
-    """The files of the folder `policy/` by name.
+    """The files of the folder `policy/`, by their name in a checkpoint.
 
     Args:
         weights: State of an `ODACRLModule`.
@@ -49,7 +49,7 @@ def policy_files(
 
 
 def files_of(spec: PolicySpec, arrays: Mapping[str, Any]) -> dict[str, bytes]:
-    """The files of the folder `policy/` by name.
+    """The same.
 
     Args:
         spec: What the policy says of itself.
@@ -57,7 +57,10 @@ def files_of(spec: PolicySpec, arrays: Mapping[str, Any]) -> dict[str, bytes]:
     """
     stream = io.BytesIO()
     np.savez(stream, **arrays)
-    return {ARRAYS: stream.getvalue(), SPEC: spec.to_json().encode()}
+    return {
+        f"{DIRECTORY}/{ARRAYS}": stream.getvalue(),
+        f"{DIRECTORY}/{SPEC}": spec.to_json().encode(),
+    }
 
 
 def read_policy(path: Path) -> tuple[PolicySpec, PolicyNetwork]:

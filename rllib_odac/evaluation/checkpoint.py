@@ -12,7 +12,7 @@ import numpy as np
 
 from rllib_odac.agent.actor_critic import ActorCritic
 from rllib_odac.checkpoints.find import checkpoint_here
-from rllib_odac.checkpoints.networks import read_config, read_networks
+from rllib_odac.checkpoints.networks import read_networks, read_settings
 from rllib_odac.config import ODACConfig
 from rllib_odac.env_runner import GoalEnvRunner
 from rllib_odac.envs.goals import reported_distance
@@ -58,7 +58,7 @@ class CheckpointPolicy:
 
     def __init__(self, checkpoint: PLACE, trust: bool = False) -> None:
         path = checkpoint_here(checkpoint)
-        self.config = _unpickled_config(path) if trust else read_config(path)
+        self.config = _unpickled_config(path) if trust else _config(path)
         self._arrays = read_networks(path)
         runner_config = self.config.copy(copy_frozen=False)
         runner_config.env_runners(num_env_runners=0)
@@ -153,6 +153,13 @@ def arrival(distances: list[float]) -> int:
     start, end = distances[0], distances[-1]
     near = [abs(distance - end) <= 0.03 * abs(start - end) for distance in distances]
     return max(near.index(True), 5)
+
+
+def _config(path: Path) -> ODACConfig:
+    env, env_config, settings = read_settings(path)
+    config: ODACConfig = ODACConfig().environment(env, env_config=env_config)
+    config.apply_settings(settings)
+    return config
 
 
 def _unpickled_config(path: Path) -> ODACConfig:

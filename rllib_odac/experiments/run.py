@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 
 class LearnerLostError(Exception):
-    """The process of a remote learner is dead."""
+    """The process of a remote learner is dead, or does not answer."""
 
 
 class Run:
@@ -179,6 +179,8 @@ class Run:
         return self._algorithm is not None
 
     def _train_until_a_learner_dies(self) -> dict[str, Any]:
+        from ray.exceptions import RayActorError
+
         from rllib_odac.experiments.tensorboard import open_writer
 
         algorithm = self._config.build_algo()
@@ -190,7 +192,8 @@ class Run:
             self._algorithm = None  # what is left is quickly done
             return self._finish(algorithm)
         except Exception as error:
-            if algorithm.has_dead_learner:
+            # Ray takes a while to tell that an actor which does not answer is dead.
+            if isinstance(error, RayActorError) or algorithm.has_dead_learner:
                 raise LearnerLostError from error
             if self._algorithm is not None:
                 self._save_after(error, algorithm)

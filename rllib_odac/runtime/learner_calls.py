@@ -20,12 +20,13 @@ from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
 from ray.rllib.core.learner.learner_group import LearnerGroup
 
 from rllib_odac.learner import ODACTorchLearner
-from rllib_odac.ray_compat import is_dead, learner_actors, local_learner
+from rllib_odac.ray_compat import all_in_service, is_dead, learner_actors, local_learner
 from rllib_odac.runtime.supervision import Supervision
 
 NUM_EXPLORATION_GOALS = 256  # achieved goals that each learner draws anew in every call
 CALLS_AHEAD = 2  # calls of learners under way: one that is worked on and one that follows at once
 SECONDS_TO_KNOW = 5  # of a learner's death, after what the others make of it has arrived
+SECONDS_TO_KNOW_OF_A_NODE = 30  # by which Ray counts one that it cannot reach as dead
 
 
 @dataclass
@@ -178,7 +179,10 @@ class LearnerCalls:
         """Whether a learner's process is dead. After a failure it takes a while to be known."""
         if self._group.is_local:
             return False
-        deadline = time.monotonic() + (SECONDS_TO_KNOW if self.has_failed else 0)
+        patience = SECONDS_TO_KNOW if self.has_failed else 0
+        if not all_in_service(self._group):
+            patience = SECONDS_TO_KNOW_OF_A_NODE
+        deadline = time.monotonic() + patience
         while True:
             if any(map(is_dead, learner_actors(self._group))):
                 return True

@@ -1,4 +1,4 @@
-"""A node that is lost while an env runner works on it, and one that joins in its stead."""
+"""A node that is lost with its env runner or learner, and one that joins in its stead."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import ray
 from ray import cloudpickle
 from ray.cluster_utils import Cluster
 
+from rllib_odac.experiments.run import Run
+from rllib_odac.experiments.spec import RunSpec
 from tests.conftest import small_config
 from tests.distributed.test_faults import check_accounts
 
@@ -57,3 +59,35 @@ def test_training_goes_on_without_a_lost_node_and_with_the_next(cluster):
     algorithm.train()
     assert check_accounts(algorithm).env_runners_lost == 1
     algorithm.stop()
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_from_its_checkpoint_on_another_node_when_its_learners_is_lost(
+    cluster, tmp_path, caplog
+):
+    place = {"num_cpus": 3, "object_store_memory": 80 * 2**20}  # for all of the run's processes
+    nodes = [cluster.add_node(**place)]
+    cluster.wait_for_nodes()
+    ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+    spec = RunSpec(
+        "odac/Box2D-v0",
+        steps=2000,
+        settings={"hidden": [32, 32], "updates_per_env_step": 0.2},
+        num_env_runners=1,
+        num_learners=2,
+        evaluate_every=500,
+        checkpoint_every=500,
+        evaluation_episodes=2,
+        final_episodes=2,
+    )
+
+    def lose_the_node(row):
+        if row["env_steps"] > 900 and len(nodes) == 1:
+            nodes.append(cluster.add_node(**place))
+            cluster.remove_node(nodes[0], allow_graceful=False)
+
+    summary = Run(spec, tmp_path / "run", on_row=lose_the_node).train()
+    assert len(nodes) == 2
+    assert "A learner is lost; the run goes on from its checkpoint at" in caplog.text
+    assert 2000 <= summary["env_steps"] <= 2100
+    assert summary["updates"] == int((summary["env_steps"] - 500) * 0.2)

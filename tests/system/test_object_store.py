@@ -1,4 +1,4 @@
-"""Runs, checkpoints and policies in a bucket, on a real S3 server; it fails, its clients die."""
+"""Runs, checkpoints and policies in buckets of S3 and Google; servers fail, their clients die."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rllib_odac.experiments.run import Run
 from rllib_odac.experiments.spec import RunSpec, read_spec
 from rllib_odac.lease import Lease
 from rllib_odac.storage import Storage
-from tests.s3 import s3_server
+from tests.object_stores import google_server, s3_server
 
 pytestmark = pytest.mark.system
 
@@ -36,9 +36,9 @@ SPEC = {
 }
 
 
-@pytest.fixture(scope="module")
-def bucket():
-    with s3_server() as uri:
+@pytest.fixture(scope="module", params=[s3_server, google_server])
+def bucket(request):
+    with request.param() as uri:
         yield uri
 
 

