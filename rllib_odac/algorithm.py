@@ -31,11 +31,11 @@ from rllib_odac.runtime.env_runner_requests import stop_env_runners
 from rllib_odac.runtime.evaluation import Evaluations, rllib_results
 from rllib_odac.runtime.evaluator import Evaluation, Evaluator
 from rllib_odac.runtime.faults import FaultCounters, InterruptedRun
+from rllib_odac.runtime.notices import Notices
 from rllib_odac.runtime.training import Training
 from rllib_odac.storage import Storage
 
 ALGORITHM_STATE = "odac"
-EPISODES_DROPPED = "episodes_dropped"  # unfinished ones, which no checkpoint holds
 
 
 class ODAC(Algorithm):
@@ -58,6 +58,8 @@ class ODAC(Algorithm):
         check_room(processes(config))  # before RLlib waits for actors that find no place
         super().setup(config)
         self.is_interrupted = False  # whether training is to stop before its next step
+        self.is_losing_a_node = False  # whether one is going away since the last iteration
+        self._notices = Notices()
         self._training = Training(config, self.env_runner_group, self.learner_group, self.metrics)
         self._checkpointer = Checkpointer(
             self.learner_group, self._signature(), self._plain_files, config.checkpoint_replay
@@ -92,10 +94,15 @@ class ODAC(Algorithm):
             raise InterruptedRun
         self._training.step()
         self._evaluations.look()
+        if self._notices.has_news():
+            self.is_losing_a_node = True
+            self.shorten_iteration(1)  # so that its end can be saved in time
 
     @override(Algorithm)
     def step(self) -> dict[str, Any]:
+        config, self.is_losing_a_node = self.config, False
         result: dict[str, Any] = super().step()
+        self.config = config
         alive = self.env_runner_group.num_healthy_remote_env_runners()
         result["faults"] = asdict(self.fault_counters) | {"env_runners_alive": alive}
         return result
@@ -248,21 +255,11 @@ class ODAC(Algorithm):
             OSError: If it cannot be written; then nothing of it is left.
         """
         self.drain()
-        dropped = went_on = 0
-        if self._training.requests is None:
-            dropped = self.env_runner.drop_open_episodes()
-            # Before the first update it does not know the learners' statistics of observations.
-            self._training.sync_weights()
-            self._count_dropped(dropped)
-        else:
-            counts = self.env_runner_group.foreach_env_runner(
-                GoalEnvRunner.num_unfinished, local_env_runner=False, timeout_seconds=10
-            )
-            went_on = sum(counts)
+        unfinished, went_on = self._training.rest_env_runners()
         content = {
             "env_steps": self.env_steps,
             "updates": self.updates,
-            "unfinished_episodes": dropped + went_on,
+            "unfinished_episodes": unfinished,
             "went_on": went_on,
         }
         checkpoint = Storage.of(path, filesystem)
@@ -308,7 +305,7 @@ class ODAC(Algorithm):
         if manifest is not None:
             transitions = self._checkpointer.load_replay(checkpoint, manifest)
             self._training.replay_restored(transitions)
-            self._count_dropped(manifest["went_on"])
+            self._training.count_dropped(manifest["went_on"])
             if not checkpoint.is_local:  # RLlib looks for weights on this machine alone
                 self._training.sync_weights()
 
@@ -370,9 +367,6 @@ class ODAC(Algorithm):
     def _supervised(self, purpose: str) -> AbstractContextManager[None]:
         """Looks after what is asked of remote learners meanwhile: see `Supervision`."""
         return self._training.calls.supervision.waiting(purpose)
-
-    def _count_dropped(self, episodes: int) -> None:
-        self.metrics.log_value(EPISODES_DROPPED, episodes, reduce="lifetime_sum")
 
     def _signature(self) -> dict[str, Any]:
         observation, action = self.spaces[DEFAULT_MODULE_ID]

@@ -48,6 +48,11 @@ def is_dead(actor: Any) -> bool:
     return bool(state) and state["State"] == "DEAD"
 
 
+def draining_nodes() -> set[str]:
+    """Ids of nodes that Ray has been told to empty, since they are going away."""
+    return set(ray._private.state.state.get_draining_nodes())
+
+
 def was_restarted() -> bool:
     """Whether this process is an actor that died before."""
     if not ray.is_initialized():

@@ -227,6 +227,7 @@ class Run:
             row = self._row(algorithm, algorithm.train())
             self.rows.append(row)
             is_due = algorithm.env_steps - saved_at >= self.spec.checkpoint_interval
+            is_due = is_due or algorithm.is_losing_a_node
             if is_due:
                 algorithm.drain()  # a checkpoint needs it, and it may bring the last steps
             is_finished = algorithm.env_steps >= self.spec.steps

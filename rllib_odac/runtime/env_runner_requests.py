@@ -1,8 +1,14 @@
-"""Requests to remote env runners: who is asked, who answers, who stalls, dies and comes back."""
+"""Requests to remote env runners: who is asked, who answers, who stalls, dies and comes back.
+
+A driver of a thousand env runners has no time to look at all of them for each sample: a request, an
+answer and the question who is to be asked next cost the same however many there are, and all of
+them are looked at `CHECK_EVERY_S`.
+"""
 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -15,10 +21,13 @@ from ray.rllib.env.env_runner_group import EnvRunnerGroup
 
 from rllib_odac.env_runner import GoalEnvRunner
 from rllib_odac.ray_compat import env_runner_manager, ignores_env_runner_errors, is_dead
+from rllib_odac.runtime.arrivals import Arrivals
 from rllib_odac.runtime.faults import EnvRunnersLostError, StepAccounting
+from rllib_odac.runtime.idle import Idle
 from rllib_odac.runtime.learner_calls import picklable, wait
 from rllib_odac.runtime.revivals import Revivals
 
+CHECK_EVERY_S = 0.2
 STALLED = 5  # an env runner is restarted when a request has been overdue for so many times its time
 SECONDS_TO_STOP = 10
 
@@ -81,18 +90,32 @@ class EnvRunnerRequests:
             or waited for, but its sample is taken if it comes.
         patience_s: Seconds without any sample, though some are wanted, after which to give up.
         accounting: Where losses are entered.
+        arrivals: Is told what to expect.
+
+    Attributes:
+        env_steps_expected: Environment steps asked for that are on their way, at most.
     """
 
     def __init__(
-        self, group: EnvRunnerGroup, timeout_s: float, patience_s: float, accounting: StepAccounting
+        self,
+        group: EnvRunnerGroup,
+        timeout_s: float,
+        patience_s: float,
+        accounting: StepAccounting,
+        arrivals: Arrivals,
     ) -> None:
         self._group = group
         self._manager = env_runner_manager(group)
+        self._arrivals = arrivals
         self._timeout_s = timeout_s
         # Whoever stalls gets a second chance.
         self._patience_s = max(patience_s, 2 * STALLED * timeout_s)
         self._accounting = accounting
-        self._requests: dict[ray.ObjectRef, _Request] = {}
+        self._requests: dict[ray.ObjectRef, _Request] = {}  # the oldest first
+        self._pending: dict[ray.ObjectRef, _Request] = {}  # those that are not overdue
+        self.env_steps_expected = 0  # of these
+        self._idle = Idle()
+        self._checked = self._revived = -math.inf  # when all env runners were looked at last
         self._revivals = Revivals(self._manager)
         self._overdue: set[int] = set()  # env runners that are not waited for
         self._heard = time.monotonic()  # when a sample came last, or none was wanted
@@ -106,13 +129,33 @@ class EnvRunnerRequests:
     @property
     def pending(self) -> list[ray.ObjectRef]:
         """Of the requests that are not overdue."""
-        oldest = time.monotonic() - self._timeout_s
-        return [key for key, request in self._requests.items() if request.time > oldest]
+        return list(self._pending) if self.has_pending else []
 
     @property
-    def env_steps_expected(self) -> int:
-        """Environment steps asked for that are on their way, at most."""
-        return sum(self._requests[reference].env_steps for reference in self.pending)
+    def has_pending(self) -> bool:
+        """Whether there are requests that are not overdue."""
+        self._expire()
+        return bool(self._pending)
+
+    def _expire(self) -> None:
+        """Counts no longer on what is overdue."""
+        oldest = time.monotonic() - self._timeout_s
+        while self._pending:
+            reference, request = next(iter(self._pending.items()))
+            if request.time > oldest:
+                return
+            self._no_longer_expected(reference)
+
+    def _no_longer_expected(self, reference: ray.ObjectRef) -> None:
+        if (request := self._pending.pop(reference, None)) is not None:
+            self.env_steps_expected -= request.env_steps
+
+    def _remove(self, reference: ray.ObjectRef) -> _Request:
+        self._no_longer_expected(reference)
+        self._arrivals.forget(reference)
+        request = self._requests.pop(reference)
+        self._idle.answered(request.runner)
+        return request
 
     def check_env_runners(self) -> None:
         """Warns of env runners that stall, restarts those that stall for long, or gives up.
@@ -120,15 +163,22 @@ class EnvRunnerRequests:
         Raises:
             EnvRunnersLostError: If no env runner comes back, or none brings anything for too long.
         """
+        self._expire()
         now = time.monotonic()
+        if now - self._checked < CHECK_EVERY_S:
+            return
+        self._checked = now
         healthy = self._manager.healthy_actor_ids()
+        self._idle.are_alive(healthy)
         if healthy and not self._requests:
             self._heard = now  # learners are to catch up first
-        late = [key for key, each in self._requests.items() if now - each.time > self._timeout_s]
+        late = [key for key in self._requests if key not in self._pending]
         # This process may have been away itself: some wait to be taken.
         if late and (answered := wait(late, timeout_s=0)):
             self._heard = now
             late = [reference for reference in late if reference not in answered]
+            for reference in answered:
+                self._arrivals.again(reference)
         oldest: dict[int, float] = {}
         for request in [self._requests[reference] for reference in late]:
             oldest[request.runner] = min(request.time, oldest.get(request.runner, now))
@@ -170,6 +220,9 @@ class EnvRunnerRequests:
 
     def restarted(self) -> list[int]:
         """Env runners that are alive again: they await their state."""
+        if self._checked == self._revived:
+            return []
+        self._revived = self._checked
         actors = self._manager.actors()
         dead = [runner for runner in actors if not self._manager.is_actor_healthy(runner)]
         restarted = self._revivals.of(dead)
@@ -184,19 +237,19 @@ class EnvRunnerRequests:
     def _handle_death(self, runner: int) -> None:
         """Enters the death of an env runner, once, with all that was asked of it."""
         asked = [key for key, request in self._requests.items() if request.runner == runner]
-        steps = [self._requests.pop(reference).env_steps for reference in asked]
+        steps = [self._remove(reference).env_steps for reference in asked]
         self._accounting.counters.env_steps_missed += sum(steps)
         self._accounting.env_runner_died(runner)
         self._manager.set_actor_state(runner, healthy=False)
+        self._idle.died(runner)
 
-    def free_runners(self, requests_each: int) -> list[int]:
-        """Healthy env runners, once for each further request they may get; the idlest first."""
-        busy = dict.fromkeys(self._manager.healthy_actor_ids(), 0)
-        for request in self._requests.values():
-            if request.runner in busy:
-                busy[request.runner] += 1
-        free = [(n, runner) for runner, taken in busy.items() for n in range(taken, requests_each)]
-        return [runner for _, runner in sorted(free)]
+    def idlest(self, requests_each: int) -> int | None:
+        """A healthy env runner with the fewest requests, if fewer than so many."""
+        while (runner := self._idle.first(requests_each)) is not None:
+            if self._manager.is_actor_healthy(runner):
+                return runner
+            self._idle.died(runner)
+        return None
 
     def request(self, runner: int, env_steps: int, snapshot: PolicySnapshot) -> None:
         """Asks an env runner for so many environment steps by the snapshot given."""
@@ -204,8 +257,11 @@ class EnvRunnerRequests:
         reference = self._manager.actors()[runner].apply.remote(
             _sample, env_steps, snapshot.weights, snapshot.exploration_goals
         )
-        now = time.monotonic()
-        self._requests[reference] = _Request(runner, env_steps, snapshot.updates, now)
+        request = _Request(runner, env_steps, snapshot.updates, time.monotonic())
+        self._requests[reference] = self._pending[reference] = request
+        self.env_steps_expected += env_steps
+        self._idle.asked(runner)
+        self._arrivals.expect(reference)
 
     def collect(self, ready: Collection[ray.ObjectRef]) -> list[Sample]:
         """Samples that have arrived, by env runner. One that died is left to Ray to restart.
@@ -213,33 +269,35 @@ class EnvRunnerRequests:
         Raises:
             Exception: Any that an environment raised.
         """
-        samples = []
-        for reference in [reference for reference in self._requests if reference in ready]:
-            if reference not in self._requests:
-                continue  # another request has shown that its env runner is dead
-            request = self._requests[reference]
+        samples: list[tuple[float, Sample]] = []
+        for reference in ready:
+            if (request := self._requests.get(reference)) is None:
+                continue  # a learner's, or another request has shown that its env runner is dead
             try:
-                result = ray.get(reference)
+                result = self._arrivals.result(reference)
             except RayError as error:
                 if not ignores_env_runner_errors(self._group):
                     raise
                 self._handle_death(request.runner)
                 logger.warning("Env runner %d is lost: %s.", request.runner, type(error).__name__)
                 continue
-            del self._requests[reference]
+            self._remove(reference)
             if isinstance(result, RayError):
                 continue  # its weights are gone with the learner, which has an error of its own
             if isinstance(result, Exception):
                 raise result
-            samples.append(replace(result, runner=request.runner, updates=request.updates))
+            sample = replace(result, runner=request.runner, updates=request.updates)
+            samples.append((request.time, sample))
         if samples:
             self._heard = time.monotonic()
-        return sorted(samples, key=lambda sample: sample.runner)
+        samples.sort(key=lambda each: (each[1].runner, each[0]))
+        return [sample for _, sample in samples]
 
     def cancel(self) -> None:
         """Drops what is asked for; waits for it, since env runners are busy with it till then."""
         wait(self.references, self._timeout_s, len(self._requests))
-        self._requests.clear()
+        for reference in self.references:
+            self._remove(reference)
 
 
 def stop_env_runners(group: EnvRunnerGroup) -> None:

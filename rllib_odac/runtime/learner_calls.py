@@ -21,6 +21,7 @@ from ray.rllib.core.learner.learner_group import LearnerGroup
 
 from rllib_odac.learner import ODACTorchLearner
 from rllib_odac.ray_compat import all_in_service, is_dead, learner_actors, local_learner
+from rllib_odac.runtime.arrivals import Arrivals
 from rllib_odac.runtime.supervision import Supervision
 
 NUM_EXPLORATION_GOALS = 256  # achieved goals that each learner draws anew in every call
@@ -68,14 +69,18 @@ class LearnerCalls:
         group: One local learner, whose calls are made at once, or remote ones.
         publish: Whether the first learner puts new weights into the object store.
         timeout_s: Time after which remote learners that do not answer count as dead.
+        arrivals: Is told what to expect.
 
     Attributes:
         has_failed: Whether a learner has failed, for which the others may wait for ever.
         supervision: Of every wait on remote learners.
     """
 
-    def __init__(self, group: LearnerGroup, publish: bool, timeout_s: float) -> None:
+    def __init__(
+        self, group: LearnerGroup, publish: bool, timeout_s: float, arrivals: Arrivals
+    ) -> None:
         self._group = group
+        self._arrivals = arrivals
         self._publish = publish
         self._calls: list[Call] = []
         self.has_failed = False
@@ -133,6 +138,8 @@ class LearnerCalls:
         else:
             actors = learner_actors(self._group)
             call.waiting = [actor.apply.remote(_update, *arguments) for actor in actors]
+            for reference in call.waiting:
+                self._arrivals.expect(reference)
         self._calls.append(call)
 
     def collect(self, ready: Collection[ray.ObjectRef]) -> list[Call]:
@@ -144,7 +151,7 @@ class LearnerCalls:
         for call in self._calls:
             for reference in [reference for reference in call.waiting if reference in ready]:
                 try:
-                    result = ray.get(reference)
+                    result = self._arrivals.result(reference)
                 except RayError:
                     self.has_failed = True
                     raise
@@ -195,6 +202,8 @@ class LearnerCalls:
         references = self.references
         while len(wait(references, timeout_s=1, at_least=len(references))) < len(references):
             self.check()
+        for reference in references:
+            self._arrivals.forget(reference)
         self._calls.clear()
 
 

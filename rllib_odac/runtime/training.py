@@ -25,8 +25,11 @@ from ray.rllib.utils.metrics import (
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from rllib_odac.data.load import load_log
+from rllib_odac.env_runner import GoalEnvRunner
 from rllib_odac.learner import UPDATES_PER_DRAW
+from rllib_odac.runtime.arrivals import Arrivals
 from rllib_odac.runtime.env_runner_requests import (
+    CHECK_EVERY_S,
     EnvRunnerRequests,
     PolicySnapshot,
     Sample,
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
 UPDATES_PER_CALL = UPDATES_PER_DRAW  # of learners, while samples are under way
 # Transitions that may wait for learners to take them in, beyond what each env runner is asked for.
 MOST_WAITING = 50_000
+EPISODES_DROPPED = "episodes_dropped"  # unfinished ones, which no checkpoint holds
 
 
 class Training:
@@ -71,14 +75,18 @@ class Training:
         self.updates = 0
         self.accounting = StepAccounting()
         self.requests: EnvRunnerRequests | None = None
+        self._arrivals = Arrivals()  # of samples and of learners' answers
         if env_runners.num_remote_env_runners() > 0:
             self.requests = EnvRunnerRequests(
                 env_runners,
                 config.sample_timeout_s,
                 config.env_runner_restore_timeout_s,
                 self.accounting,
+                self._arrivals,
             )
-        self.calls = LearnerCalls(learners, self.requests is not None, config.learner_timeout_s)
+        self.calls = LearnerCalls(
+            learners, self.requests is not None, config.learner_timeout_s, self._arrivals
+        )
         self._config = config
         self._env_runners = env_runners
         self._learners = learners
@@ -129,23 +137,25 @@ class Training:
 
     def _sample_synchronously(self, requests: EnvRunnerRequests) -> list[Sample]:
         """Asks every env runner for a fragment, and waits for it."""
-        for runner in requests.free_runners(requests_each=1):
-            self._request(requests, runner)
-        if not requests.references:
+        while (runner := requests.idlest(requests_each=1)) is not None:
+            if not self._request(requests, runner):
+                break
+        if not requests.has_pending:
             time.sleep(0.1)  # no env runner is alive
-        ready = wait(requests.references, self._config.sample_timeout_s, len(requests.pending))
-        return requests.collect(ready)
+        samples: list[Sample] = []
+        deadline = time.monotonic() + self._config.sample_timeout_s
+        while requests.has_pending and (left := deadline - time.monotonic()) > 0:
+            samples += requests.collect(self._arrivals.take(left))
+        return sorted(samples, key=lambda sample: sample.runner)
 
     def _sample_asynchronously(self, requests: EnvRunnerRequests) -> list[Sample]:
         """Keeps env runners busy as far as learners keep up, and collects what has arrived."""
-        for runner in requests.free_runners(self._config.max_requests_in_flight_per_env_runner):
-            if not self._may_request(requests):
+        most = self._config.max_requests_in_flight_per_env_runner
+        while (runner := requests.idlest(most)) is not None and self._may_request(requests):
+            if not self._request(requests, runner):
                 break
-            self._request(requests, runner)
-        references = [*requests.references, *self.calls.references]
-        if not references and not self._can_call_learners:
-            time.sleep(0.1)  # no env runner is alive: RLlib is to look again, but not at once
-        ready = wait(references, timeout_s=0 if self._can_call_learners else 1)
+        # A dead env runner that is alive again brings nothing by itself: it is to be looked for.
+        ready = self._arrivals.take(0 if self._can_call_learners else CHECK_EVERY_S)
         self._take_results(ready)
         self.calls.check()
         return requests.collect(ready)
@@ -165,12 +175,15 @@ class Training:
             return True
         return expected == 0 and self.updates >= self._updates_due(self.env_steps)
 
-    def _request(self, requests: EnvRunnerRequests, runner: int) -> None:
+    def _request(self, requests: EnvRunnerRequests, runner: int) -> bool:
+        """Asks an env runner for a fragment, unless all steps are asked for."""
         left = self._last_step - self.env_steps - requests.env_steps_expected
-        if left > 0:
-            # All environments of a runner make their steps together.
-            env_steps = max(min(self._fragment, left), self._config.num_envs_per_env_runner)
-            requests.request(runner, int(env_steps), self._snapshot)
+        if left <= 0:
+            return False
+        # All environments of a runner make their steps together.
+        env_steps = max(min(self._fragment, left), self._config.num_envs_per_env_runner)
+        requests.request(runner, int(env_steps), self._snapshot)
+        return True
 
     @property
     def _fragment(self) -> int:
@@ -281,6 +294,30 @@ class Training:
         while any(self._shards) or self._updates_owed() > 0:
             self._call_learners()
             self._await_learners()
+
+    def rest_env_runners(self) -> tuple[int, int]:
+        """Gets env runners ready for a checkpoint, which holds no episode that is going on.
+
+        One in this process drops those, so that a run that continues and one that is restored do
+        the same from here on. Remote ones go on with theirs.
+
+        Returns:
+            How many episodes were going on, and how many of them still are.
+        """
+        if self.requests is not None:
+            counts = self._env_runners.foreach_env_runner(
+                GoalEnvRunner.num_unfinished, local_env_runner=False, timeout_seconds=10
+            )
+            return sum(counts), sum(counts)
+        dropped = self._env_runners.local_env_runner.drop_open_episodes()
+        # Before the first update it does not know the learners' statistics of observations.
+        self.sync_weights()
+        self.count_dropped(dropped)
+        return dropped, 0
+
+    def count_dropped(self, episodes: int) -> None:
+        """Counts episodes that were lost with a checkpoint, as a metric."""
+        self._metrics.log_value(EPISODES_DROPPED, episodes, reduce="lifetime_sum")
 
     def cancel_samples(self) -> None:
         """Gives up what env runners are collecting, so that what has arrived can be saved."""

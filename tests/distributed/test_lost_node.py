@@ -1,9 +1,11 @@
-"""A node that is lost with its env runner or learner, and one that joins in its stead."""
+"""Nodes that are lost with env runner or learner, that join in their stead, that give notice."""
 
 from __future__ import annotations
 
 import logging
+import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -13,6 +15,7 @@ from ray.cluster_utils import Cluster
 
 from rllib_odac.experiments.run import Run
 from rllib_odac.experiments.spec import RunSpec
+from rllib_odac.runtime.faults import InterruptedRun
 from tests.conftest import small_config
 from tests.distributed.test_faults import check_accounts
 
@@ -91,3 +94,40 @@ def test_a_run_goes_on_from_its_checkpoint_on_another_node_when_its_learners_is_
     assert "A learner is lost; the run goes on from its checkpoint at" in caplog.text
     assert 2000 <= summary["env_steps"] <= 2100
     assert summary["updates"] == int((summary["env_steps"] - 500) * 0.2)
+
+
+def test_a_node_that_is_going_away_gets_the_run_saved_in_time(cluster, tmp_path, caplog):
+    node = cluster.add_node(**NODE | {"num_cpus": 2})
+    cluster.wait_for_nodes()
+    ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+    spec = RunSpec(
+        "odac/Box2D-v0",
+        steps=10**7,
+        settings={"hidden": [32, 32], "updates_per_env_step": 0.01},
+        num_env_runners=1,
+        evaluate_every=10**6,  # one iteration of minutes, and no checkpoint for hours
+        checkpoint_every=10**6,
+    )
+    run = Run(spec, tmp_path / "run")
+    saved = []
+
+    def give_notice():
+        while run._algorithm is None or run._algorithm.env_steps < 1000:
+            time.sleep(0.1)
+        options = ["--node-id", node.node_id, "--reason", "DRAIN_NODE_REASON_PREEMPTION"]
+        options += ["--reason-message", "spot", "--deadline-remaining-seconds", "120"]
+        command = [sys.executable, "-m", "ray.scripts.scripts", "drain-node", *options]
+        subprocess.run([*command, "--address", cluster.address], check=True)
+        deadline = time.monotonic() + 60
+        while not saved and time.monotonic() < deadline:
+            saved.extend((tmp_path / "run" / "checkpoints").glob("step_*[0-9]"))
+            time.sleep(0.1)
+        run.stop()
+
+    notice = threading.Thread(target=give_notice)
+    notice.start()
+    with pytest.raises(InterruptedRun):
+        run.train()
+    notice.join()
+    assert saved
+    assert "Of the cluster's nodes 1 will soon go away." in caplog.text

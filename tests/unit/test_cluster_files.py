@@ -48,7 +48,13 @@ def test_ray_up_takes_the_file(name):
 @pytest.mark.parametrize("name", RAY_UP)
 def test_every_node_has_the_image_the_token_and_the_storage(name):
     config = read(name)
-    assert config["docker"]["image"] == IMAGE
+    image = config["docker"]["image"]
+    assert re.fullmatch(r"\S+/rllib-odac:" + PROJECT["version"], image)
+    workers = [node.get("docker", {}) for node in config.get("available_node_types", {}).values()]
+    of_gpu_nodes = [image + "-gpu"] if name != "on-prem" else []
+    assert [each["worker_image"] for each in workers if each] == of_gpu_nodes
+    logs_in = " ".join(config.get("initialization_commands", []))
+    assert name == "on-prem" or image.partition("/")[0] in logs_in
     options = " ".join(config["docker"]["run_options"])
     assert "RAY_AUTH_MODE=token" in options
     assert "ODAC_STORAGE=" in options
@@ -84,6 +90,84 @@ def check_places(nodes: dict[str, dict[str, float]]) -> None:
     assert places == {"jobs": cpu, "num_learners": gpu} | collect
 
 
+@pytest.fixture
+def aws(tmp_path, monkeypatch):
+    """Amazon's EC2 and IAM in this process, by moto, with the roles that README.md asks for."""
+    moto = pytest.importorskip("moto")
+    import boto3
+
+    for name, value in {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-west-2")
+    monkeypatch.setenv("HOME", str(tmp_path))  # where Ray puts its key
+    (tmp_path / ".ssh").mkdir()
+    with moto.mock_aws():
+        iam = boto3.client("iam")
+        for name in ("odac-head", "odac-node"):
+            iam.create_role(RoleName=name, AssumeRolePolicyDocument="{}")
+            iam.create_instance_profile(InstanceProfileName=name)
+            iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
+        yield boto3
+
+
+def test_ray_starts_every_kind_of_node_on_amazon(aws):
+    from ray.autoscaler._private.aws.config import bootstrap_aws
+    from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    config = prepare_config(_with_account(read("aws")))
+    validate_config(config)
+    config = bootstrap_aws(config)
+    provider = AWSNodeProvider(config["provider"], config["cluster_name"])
+    for kind, node in config["available_node_types"].items():
+        tags = {"ray-node-kind": "worker", "ray-node-status": "new", "ray-user-node-type": kind}
+        provider.create_node(node["node_config"], tags, 1)
+    reservations = aws.client("ec2").describe_instances()["Reservations"]
+    started = {
+        next(tag["Value"] for tag in instance["Tags"] if tag["Key"] == "ray-user-node-type"): (
+            instance["IamInstanceProfile"]["Arn"].rpartition("/")[2],
+            instance.get("InstanceLifecycle", "on demand"),
+        )
+        for reservation in reservations
+        for instance in reservation["Instances"]
+    }
+    assert started == {
+        "head": ("odac-head", "on demand"),
+        "cpu_worker": ("odac-node", "spot"),
+        "gpu_worker": ("odac-node", "on demand"),
+    }
+
+
+def _with_account(config: dict[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(config).replace("ACCOUNT", "123456789012"))
+
+
+def test_the_head_may_start_nodes_and_hand_them_their_profile_and_no_other():
+    policy = json.loads((CLUSTER / "aws-head-policy.json").read_text())
+    allowed = {}
+    for statement in policy["Statement"]:
+        assert statement["Effect"] == "Allow"
+        actions = statement["Action"]
+        for action in [actions] if isinstance(actions, str) else actions:
+            allowed[action] = statement["Resource"]
+    assert allowed["iam:PassRole"] == "arn:aws:iam::*:role/odac-node"
+    assert {"ec2:RunInstances", "ec2:TerminateInstances", "ec2:CreateTags"} <= allowed.keys()
+    nodes = read("aws")["available_node_types"]
+    images = {node["node_config"]["ImageId"] for node in nodes.values()}
+    assert len(images) == 1
+    assert images.pop().startswith("resolve:ssm:/aws/service/deeplearning/ami/")
+    assert allowed["ssm:GetParameters"].endswith("parameter/aws/service/deeplearning/ami/*")
+
+
+def test_on_google_the_head_keeps_rays_account_and_gpu_nodes_wait_for_their_driver():
+    config = read("gcp")
+    nodes = {kind: each["node_config"] for kind, each in config["available_node_types"].items()}
+    assert "serviceAccounts" not in nodes["head"]  # ours may start no nodes
+    for kind in ("cpu_worker", "gpu_worker"):
+        assert nodes[kind]["serviceAccounts"][0]["email"].startswith("odac-node@")
+    assert "nvidia-smi" in config["initialization_commands"][-1]
+
+
 # Kubernetes ---------------------------------------------------------------------------------------
 
 
@@ -107,6 +191,16 @@ def test_the_job_has_the_cluster_of_the_other_file():
     assert read("rayjob")["spec"]["rayClusterSpec"] == read("raycluster")["spec"]
 
 
+def test_the_network_policy_is_for_pods_of_ray_clusters_and_leaves_the_dashboard_open():
+    policy = read("network-policy")
+    assert policy["apiVersion"] == "networking.k8s.io/v1"
+    pods = {"matchExpressions": [{"key": "ray.io/cluster", "operator": "Exists"}]}
+    assert policy["spec"]["podSelector"] == pods
+    among_themselves, from_outside = policy["spec"]["ingress"]
+    assert among_themselves == {"from": [{"podSelector": pods}]}
+    assert from_outside["ports"] == [{"protocol": "TCP", "port": 8265}]
+
+
 def test_pods_are_placed_as_nodes_are():
     spec = read("raycluster")["spec"]
     assert spec["authOptions"] == {"mode": "token"}
@@ -118,7 +212,10 @@ def test_pods_are_placed_as_nodes_are():
         told = group["rayStartParams"]
         nodes[name] = {"CPU": int(told["num-cpus"]), "GPU": int(told.get("num-gpus", 0))}
         [container] = group["template"]["spec"]["containers"]
-        assert container["image"] == IMAGE
+        assert container["image"] == IMAGE + ("-gpu" if name == "gpu_worker" else "")
+        assert container["securityContext"]["allowPrivilegeEscalation"] is False
+        pod = group["template"]["spec"]["securityContext"]
+        assert (pod["runAsNonRoot"], pod["fsGroup"]) == (True, 100)  # which owns the claim's files
         assert {"name": "ODAC_STORAGE", "value": "/sweeps"} in container["env"]
         gpus = container["resources"]["limits"].get("nvidia.com/gpu", 0)
         assert int(gpus) == nodes[name]["GPU"]
@@ -138,6 +235,7 @@ def test_versions_are_those_that_were_tested():
     assert read("raycluster")["spec"]["rayVersion"] == PINS["ray"]
     dockerfile = (CLUSTER / "Dockerfile").read_text()
     [base] = re.findall(r"^FROM (\S+)$", dockerfile, re.MULTILINE)
+    assert f"{IMAGE}-gpu --build-arg TORCH=cu" in dockerfile
     python = PROJECT["requires-python"].removeprefix(">=").replace(".", "")
     assert base == f"rayproject/ray:{PINS['ray']}-py{python}"
     assert IMAGE in dockerfile
