@@ -7,6 +7,7 @@ placed is refused here, in one sentence, before anything is built.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import socket
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from rllib_odac.config import ODACConfig
 
 SECONDS_TO_ANSWER = 10.0
+ROOM_TIMEOUT = "ODAC_ROOM_TIMEOUT_S"  # how long an autoscaler may take to make room
+DEFAULT_ROOM_TIMEOUT_S = 1800.0
+
+logger = logging.getLogger(__name__)
 UNIT = 10_000  # Ray counts resources in ten-thousandths
 
 Resources = tuple[tuple[str, int], ...]  # names and ten-thousandths, sorted
@@ -142,8 +147,9 @@ def check_python_path() -> None:
 def check_room(wanted: Sequence[Processes]) -> None:
     """Checks that the cluster Ray is connected to can hold these processes when it is empty.
 
-    What others use now is waited for. Nothing is checked where nodes may join by themselves, nor
-    inside a placement group, whose resources are reserved already.
+    What others use now is waited for. Where an autoscaler may add nodes, it is given the time that
+    the variable ODAC_ROOM_TIMEOUT_S says, in seconds. Nothing is checked inside a placement group,
+    whose resources are reserved already.
 
     Raises:
         ValueError: With one sentence on what was asked for and what there is.
@@ -152,7 +158,11 @@ def check_room(wanted: Sequence[Processes]) -> None:
 
     if not ray.is_initialized():
         ray.init()  # as RLlib would a moment later
-    if ray.util.get_current_placement_group() is not None or _autoscales():
+    if ray.util.get_current_placement_group() is not None:
+        return
+    if _autoscales():
+        if not has_room_now(wanted):
+            _wait_for_room(wanted)
         return
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if not can_be_placed(wanted, nodes):
@@ -161,6 +171,27 @@ def check_room(wanted: Sequence[Processes]) -> None:
             f"{_offer(wanted, nodes)}; lower their number, or what each of them reserves (such as "
             "num_cpus_per_env_runner)."
         )
+
+
+def _wait_for_room(wanted: Sequence[Processes]) -> None:
+    """Has the autoscaler make room, by a reservation that is given back as soon as it stands."""
+    import ray
+    from ray.util import placement_group, remove_placement_group
+
+    timeout_s = float(os.environ.get(ROOM_TIMEOUT, DEFAULT_ROOM_TIMEOUT_S))
+    asked = " and ".join(map(str, wanted))
+    logger.warning("Waiting up to %g s for the autoscaler to make room: %s.", timeout_s, asked)
+    reservation = placement_group([kind.reserved for kind in wanted for _ in range(kind.count)])
+    try:
+        if not reservation.wait(timeout_s):
+            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            raise ValueError(
+                f"{asked}, for which the Ray cluster's autoscaler has made no room within "
+                f"{timeout_s:g} s ({ROOM_TIMEOUT}): it has {_offer(wanted, nodes)}; look at "
+                "`ray status` for what it tries, or lower their number."
+            )
+    finally:
+        remove_placement_group(reservation)
 
 
 def has_room_now(wanted: Sequence[Processes]) -> bool:
