@@ -5,9 +5,9 @@
     python benchmarks/scaling.py --check benchmarks/results/scaling/measured.csv
 
 What every piece of work takes is measured first, on this machine: by env runner and learner alone
-in this process, by the driver's thread in a real training with two learners, and by the driver's
-bookkeeping of a thousand env runners that do not exist. `simulation.py` tells what follows, with
-its assumptions; a cluster has cores enough, a check the cores of the machine that was measured.
+in this process, and by the driver's thread in a real training with two learners. `simulation.py`
+tells what follows, with its assumptions; a cluster has cores enough, a check the cores of the
+machine that was measured.
 
 A point's bottleneck is what is busy for the largest share of the time; `lag limit` where nothing is
 for 90 % of it and requests were held back.
@@ -29,7 +29,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import matplotlib
@@ -41,8 +40,6 @@ from simulation import DRIVER, ENV_RUNNERS, LAG_LIMIT, LEARNERS, Services, Setti
 
 from rllib_odac import ODACConfig
 from rllib_odac.env_runner import GoalEnvRunner
-from rllib_odac.runtime.env_runner_requests import EnvRunnerRequests, _Request
-from rllib_odac.runtime.faults import StepAccounting
 from rllib_odac.runtime.learner_calls import _update, wait
 from rllib_odac.runtime.training import UPDATES_PER_CALL
 
@@ -156,32 +153,7 @@ def measure_driver(algorithm: Any, seconds: float) -> dict[str, float]:
         "step": (whole - spent.total()) / counts["training_step"],
     }
     algorithm.drain()
-    return pieces | measure_bookkeeping(1000)
-
-
-def measure_bookkeeping(runners: int) -> dict[str, float]:
-    """What grows with the number of env runners, by requests to as many that do not exist."""
-
-    @ray.remote
-    class Sleeper:
-        def sleep(self) -> None:
-            time.sleep(1e6)
-
-    sleeper = Sleeper.options(num_cpus=0).remote()
-    manager = SimpleNamespace(healthy_actor_ids=lambda: list(range(runners)))
-    sampling = EnvRunnerRequests(
-        SimpleNamespace(_worker_manager=manager), 60, 600, StepAccounting()
-    )
-    for i in range(2 * runners - 1):
-        sampling._requests[sleeper.sleep.remote()] = _Request(i // 2, 100, 0, time.monotonic())
-
-    def step() -> None:
-        sampling.free_runners(requests_each=2)
-        sampling.collect(wait(sampling.references, timeout_s=0))
-
-    mean = _mean(step, 1.0, time.thread_time)
-    ray.kill(sleeper)
-    return {"step_per_runner": mean / runners}
+    return pieces
 
 
 def _mean(

@@ -42,7 +42,7 @@ class Services:
         call: ... calling a learner.
         answer: ... taking note of a learner's answer.
         step: ... what else is in a `training_step`.
-        step_per_runner: ... the same, for every env runner that there is.
+        step_per_runner: ... the same, for every env runner that there is (until revision 549d4a0).
         crowding: How many times longer work takes beside another busy process.
     """
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +15,8 @@ from rllib_odac.agent.networks import (
     SquashedGaussianPolicy,
     policy_inputs,
 )
+from rllib_odac.agent.objectives.auxiliary import Auxiliary, LearnedValues
 from rllib_odac.maths.losses import LOG_2
-
-if TYPE_CHECKING:
-    from rllib_odac.agent.objectives.auxiliary import Auxiliary
 
 INITIAL_KL_WEIGHT = 0.1  # where `kl_weight="auto"` starts
 
@@ -92,7 +89,7 @@ class ActorCritic(nn.Module):
             self.register_buffer("log_kl_weight", torch.tensor(log_kl_weight))
         if acting_only:
             return
-        if auxiliary is not None and auxiliary.gives_values:
+        if isinstance(auxiliary, LearnedValues):
             num_critics = 0  # it has its own
         critics = [
             CriticEnsemble(

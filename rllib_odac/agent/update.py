@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rllib_odac.agent.actor_critic import ActorCritic
 from rllib_odac.agent.batch import Batch
-from rllib_odac.agent.objectives.auxiliary import Auxiliary
+from rllib_odac.agent.objectives.auxiliary import LearnedValues
 from rllib_odac.agent.objectives.base import JudgedTransitions, Objective, RewardAndDiscount
 from rllib_odac.agent.value_ahead import value_ahead
 from rllib_odac.maths.losses import (
@@ -82,7 +82,7 @@ def compute_update(networks: ActorCritic, objective: Objective, batch: Batch) ->
         objective: Which gives reward and discount.
         batch: B relabelled transitions.
     """
-    if objective.auxiliary is not None and objective.auxiliary.gives_values:
+    if isinstance(objective.auxiliary, LearnedValues):
         return _update_without_critics(networks, objective.auxiliary, batch)
     transitions, inputs = batch.transitions, batch.inputs
     noise, next_noise = batch.noise
@@ -154,7 +154,9 @@ def _temperature_loss(networks: ActorCritic, policy_kl: Tensor) -> dict[str, Ten
     return {"temperature_loss": temperature_loss(weight, policy_kl, networks.target_kl)}
 
 
-def predict_without_critics(networks: ActorCritic, values: Auxiliary, batch: Batch) -> Predictions:
+def predict_without_critics(
+    networks: ActorCritic, values: LearnedValues, batch: Batch
+) -> Predictions:
     """What the networks of an objective say that gives the policy's values itself."""
     with torch.no_grad():
         q_values = values.action_value(networks, batch.inputs, batch.transitions.actions)
@@ -166,7 +168,7 @@ def predict_without_critics(networks: ActorCritic, values: Auxiliary, batch: Bat
     )
 
 
-def _update_without_critics(networks: ActorCritic, values: Auxiliary, batch: Batch) -> Update:
+def _update_without_critics(networks: ActorCritic, values: LearnedValues, batch: Batch) -> Update:
     said = predict_without_critics(networks, values, batch)
     losses = {
         f"{values.name}_loss": values.evaluate(networks, batch).loss,

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rllib_odac.agent.actor_critic import ActorCritic
 from rllib_odac.agent.batch import Batch, prepare
-from rllib_odac.agent.objectives import DirectObjective, Objective
+from rllib_odac.agent.objectives import DirectObjective, LearnedValues, Objective
 from rllib_odac.agent.update import compute_update, predict_without_critics
 from rllib_odac.maths.losses import (
     bellman_target,
@@ -109,7 +109,7 @@ def _infer_rows(
         auxiliary_noise = torch.zeros_like(goal)
     inputs = prepare(networks, repeated)
     batch = Batch(repeated, inputs, noise, auxiliary_noise=auxiliary_noise)
-    if isinstance(objective, DirectObjective) and objective.auxiliary is not None:
+    if isinstance(objective.auxiliary, LearnedValues):
         # Not its loss, which may pair every row with every other one.
         predictions = predict_without_critics(networks, objective.auxiliary, batch)
         backup = None

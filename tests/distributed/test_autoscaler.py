@@ -2,28 +2,79 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import socket
+import subprocess
+import sys
+
+import psutil
 import pytest
 import ray
-from ray.cluster_utils import AutoscalingCluster
 
 from rllib_odac.runtime.cluster import ROOM_TIMEOUT, Processes, check_room
+from tests.system.commands import wait_for
 
 pytestmark = pytest.mark.distributed
 
 
+# What Ray's fake provider needs, whose nodes are processes of this machine.
+PROVIDER = {
+    "type": "fake_multinode",
+    "use_node_id_as_ip": True,
+    "disable_node_updaters": True,
+    "disable_launch_config_check": True,
+}
+LISTS = ["initialization_commands", "setup_commands", "head_setup_commands", "rsync_filter"]
+LISTS += ["worker_setup_commands", "head_start_ray_commands", "worker_start_ray_commands"]
+LISTS += ["cluster_synced_files", "rsync_exclude"]
+CONFIG = {
+    "cluster_name": "fake",
+    "max_workers": 2,
+    "provider": PROVIDER,
+    "available_node_types": {
+        "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+        "worker": {"resources": {"CPU": 2}, "node_config": {}, "min_workers": 0, "max_workers": 2},
+    },
+    "head_node_type": "ray.head.default",
+    "upscaling_speed": 1.0,
+    "idle_timeout_minutes": 10,
+    "file_mounts_sync_continuously": False,
+    **{name: {} for name in ("auth", "docker", "file_mounts")},
+    **{name: [] for name in LISTS},
+}
+
+
 @pytest.fixture
-def autoscaling_cluster():
+def autoscaling_cluster(tmp_path, monkeypatch):
     """Its head has no room; up to two nodes with two CPUs each join when they are asked for."""
     ray.shutdown()
-    worker = {"resources": {"CPU": 2}, "node_config": {}, "min_workers": 0, "max_workers": 2}
-    cluster = AutoscalingCluster(
-        head_resources={"CPU": 0}, worker_node_types={"worker": worker}, idle_timeout_minutes=10
+    config = tmp_path / "cluster.json"
+    config.write_text(json.dumps(CONFIG))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for name in ("RAY_AUTH_TOKEN_PATH", "RAY_AUTH_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_FAKE_CLUSTER", "1")
+    monkeypatch.setenv("AUTOSCALER_UPDATE_INTERVAL_S", "1")
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"]
+    command += ["--num-cpus=0", f"--port={port}", f"--autoscaling-config={config}"]
+    head = subprocess.Popen(
+        [*command, "--include-dashboard=false"], start_new_session=True, stdout=subprocess.DEVNULL
     )
-    cluster.start()
-    ray.init("auto", log_to_driver=False)
-    yield cluster
+    wait_for(lambda: not socket.socket().connect_ex(("127.0.0.1", port)))
+    ray.init(f"127.0.0.1:{port}", log_to_driver=False)
+    processes = psutil.Process(head.pid).children(recursive=True)
+    yield
     ray.shutdown()
-    cluster.shutdown()
+    processes += psutil.Process(head.pid).children(recursive=True)
+    head.terminate()
+    for process in {*processes}:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    head.wait()
 
 
 @pytest.mark.slow

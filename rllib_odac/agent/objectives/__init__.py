@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from rllib_odac.agent.objectives.auxiliary import Auxiliary, AuxiliaryOutput
+from rllib_odac.agent.objectives.auxiliary import Auxiliary, AuxiliaryOutput, LearnedValues
 from rllib_odac.agent.objectives.base import (
     DirectObjective,
     DiscountedObjective,
@@ -45,6 +45,7 @@ __all__ = [
     "HERObjective",
     "HorizonObjective",
     "JudgedTransitions",
+    "LearnedValues",
     "ODACObjective",
     "Objective",
     "QuasimetricObjective",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor, nn
 
@@ -37,12 +37,10 @@ class Auxiliary(ABC):
     Attributes:
         name: What the loss is called in metrics, as "NAME_loss".
         goal_source: Where `Transitions.auxiliary_goal` comes from.
-        gives_values: Whether the policy follows `action_value`, and there are no critics.
     """
 
     name: str
     goal_source: RelabelStrategy
-    gives_values: ClassVar[bool] = False
 
     @abstractmethod
     def build_networks(
@@ -57,16 +55,6 @@ class Auxiliary(ABC):
             hidden: Widths of hidden layers.
         """
 
-    def action_value(self, networks: ActorCritic, inputs: Inputs, actions: Tensor) -> Tensor:
-        """(B,) Q(s, a, g), differentiable to the actions alone; for those that give values.
-
-        Args:
-            networks: All of them.
-            inputs: Of B transitions.
-            actions: (B, A).
-        """
-        raise NotImplementedError(f"{type(self).__name__} gives no values.")
-
     @abstractmethod
     def evaluate(
         self, networks: ActorCritic, batch: Batch, next_actions: Tensor | None = None
@@ -77,4 +65,18 @@ class Auxiliary(ABC):
             networks: All of them.
             batch: With `transitions.auxiliary_goal` and `auxiliary_noise`.
             next_actions: (B, A) fresh actions a' at s', where there are critics.
+        """
+
+
+class LearnedValues(Auxiliary):
+    """An `Auxiliary` whose values the policy follows: there are no critics."""
+
+    @abstractmethod
+    def action_value(self, networks: ActorCritic, inputs: Inputs, actions: Tensor) -> Tensor:
+        """(B,) Q(s, a, g), differentiable to the actions alone.
+
+        Args:
+            networks: All of them.
+            inputs: Of B transitions.
+            actions: (B, A).
         """

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rllib_odac.agent.networks import call_frozen, mlp
-from rllib_odac.agent.objectives.auxiliary import Auxiliary, AuxiliaryOutput
+from rllib_odac.agent.objectives.auxiliary import AuxiliaryOutput, LearnedValues
 from rllib_odac.agent.objectives.base import DirectObjective
 from rllib_odac.replay.relabelling import RelabelStrategy
 
@@ -37,7 +37,7 @@ class ContrastiveObjective(DirectObjective):
         self.auxiliary = ContrastiveValues(embedding_dim)
 
 
-class ContrastiveValues(Auxiliary):
+class ContrastiveValues(LearnedValues):
     """Encoders φ(s, a) and ψ(g) whose product says whether g is a future of (s, a).
 
     Of a batch of B pairs, each a state with its action and a future drawn by a geometric clock of
@@ -55,7 +55,6 @@ class ContrastiveValues(Auxiliary):
 
     name = "contrastive"
     goal_source = RelabelStrategy.DISCOUNTED
-    gives_values = True
 
     def __init__(self, embedding_dim: int) -> None:
         self.embedding_dim = embedding_dim

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rllib_odac.agent.networks import call_frozen, mlp
-from rllib_odac.agent.objectives.auxiliary import Auxiliary, AuxiliaryOutput
+from rllib_odac.agent.objectives.auxiliary import AuxiliaryOutput, LearnedValues
 from rllib_odac.agent.objectives.base import DirectObjective
 from rllib_odac.replay.relabelling import RelabelStrategy
 
@@ -46,7 +46,7 @@ class QuasimetricObjective(DirectObjective):
         self.auxiliary = QuasimetricValues(far, latent_dim)
 
 
-class QuasimetricValues(Auxiliary):
+class QuasimetricValues(LearnedValues):
     """d(s, g), as large for random pairs as the steps that were seen allow.
 
         max_d E[d(s, g)]   so that   E[ relu(d(s, s') − 1)² + relu(d(s', φ(s')))² ] ≤ ε²
@@ -64,7 +64,6 @@ class QuasimetricValues(Auxiliary):
 
     name = "quasimetric"
     goal_source = RelabelStrategy.RANDOM
-    gives_values = True
 
     def __init__(self, far: float, latent_dim: int) -> None:
         self.far = far
