@@ -11,6 +11,7 @@ import sys
 import psutil
 import pytest
 import ray
+from ray.util import get_node_ip_address
 
 from rllib_odac.runtime.cluster import ROOM_TIMEOUT, Processes, check_room
 from tests.system.commands import wait_for
@@ -31,7 +32,6 @@ LISTS += ["cluster_synced_files", "rsync_exclude"]
 CONFIG = {
     "cluster_name": "fake",
     "max_workers": 2,
-    "provider": PROVIDER,
     "available_node_types": {
         "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
         "worker": {"resources": {"CPU": 2}, "node_config": {}, "min_workers": 0, "max_workers": 2},
@@ -49,11 +49,12 @@ CONFIG = {
 def autoscaling_cluster(tmp_path, monkeypatch):
     """Its head has no room; up to two nodes with two CPUs each join when they are asked for."""
     ray.shutdown()
-    config = tmp_path / "cluster.json"
-    config.write_text(json.dumps(CONFIG))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    provider = PROVIDER | {"gcs_address": f"{get_node_ip_address()}:{port}"}
+    config = tmp_path / "cluster.json"
+    config.write_text(json.dumps(CONFIG | {"provider": provider}))
     for name in ("RAY_AUTH_TOKEN_PATH", "RAY_AUTH_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
