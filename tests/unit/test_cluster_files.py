@@ -17,6 +17,8 @@ ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster"
 # The part of KubeRay's schema of `ray.io/v1` that these files use; other fields are refused.
 KUBERAY = json.loads((Path(__file__).parent / "data" / "kuberay_schema.json").read_text())
+# The same of Kubernetes' own resources.
+KUBERNETES = json.loads((Path(__file__).parent / "data" / "kubernetes_schema.json").read_text())
 RAY_UP = ("aws", "gcp", "on-prem")
 PINS = dict(
     line.strip().split("==")
@@ -49,13 +51,17 @@ def test_ray_up_takes_the_file(name):
 def test_every_node_has_the_image_the_token_and_the_storage(name):
     config = read(name)
     image = config["docker"]["image"]
-    assert re.fullmatch(r"\S+/rllib-odac:" + PROJECT["version"], image)
-    workers = [node.get("docker", {}) for node in config.get("available_node_types", {}).values()]
-    of_gpu_nodes = [image + "-gpu"] if name != "on-prem" else []
-    assert [each["worker_image"] for each in workers if each] == of_gpu_nodes
-    logs_in = " ".join(config.get("initialization_commands", []))
-    assert name == "on-prem" or image.partition("/")[0] in logs_in
     options = " ".join(config["docker"]["run_options"])
+    gpu_image, gpu_options = image, options
+    if name != "on-prem":  # whose machines are all of one type, so that one image serves both
+        kinds = config["available_node_types"]
+        assert [kind for kind in kinds if "docker" in kinds[kind]] == ["gpu_worker"]
+        told = kinds["gpu_worker"]["docker"]
+        gpu_image, gpu_options = told["worker_image"], " ".join(told["worker_run_options"])
+        assert re.fullmatch(r"\S+/rllib-odac:" + PROJECT["version"], image)
+        assert image.partition("/")[0] in " ".join(config["initialization_commands"])  # logs in
+    assert gpu_image == image.removesuffix("-gpu") + "-gpu"
+    assert "NVIDIA_VISIBLE_DEVICES=all" in gpu_options  # else NVIDIA's runtime hands out none
     assert "RAY_AUTH_MODE=token" in options
     assert "ODAC_STORAGE=" in options
     assert "/home/ray/.ray/auth_token" in config["file_mounts"]
@@ -90,75 +96,6 @@ def check_places(nodes: dict[str, dict[str, float]]) -> None:
     assert places == {"jobs": cpu, "num_learners": gpu} | collect
 
 
-@pytest.fixture
-def aws(tmp_path, monkeypatch):
-    """Amazon's EC2 and IAM in this process, by moto, with the roles that README.md asks for."""
-    moto = pytest.importorskip("moto")
-    import boto3
-
-    for name, value in {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-west-2")
-    monkeypatch.setenv("HOME", str(tmp_path))  # where Ray puts its key
-    (tmp_path / ".ssh").mkdir()
-    with moto.mock_aws():
-        iam = boto3.client("iam")
-        for name in ("odac-head", "odac-node"):
-            iam.create_role(RoleName=name, AssumeRolePolicyDocument="{}")
-            iam.create_instance_profile(InstanceProfileName=name)
-            iam.add_role_to_instance_profile(InstanceProfileName=name, RoleName=name)
-        yield boto3
-
-
-def test_ray_starts_every_kind_of_node_on_amazon(aws):
-    from ray.autoscaler._private.aws.config import bootstrap_aws
-    from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
-    from ray.autoscaler._private.util import prepare_config, validate_config
-
-    config = prepare_config(_with_account(read("aws")))
-    validate_config(config)
-    config = bootstrap_aws(config)
-    provider = AWSNodeProvider(config["provider"], config["cluster_name"])
-    for kind, node in config["available_node_types"].items():
-        tags = {"ray-node-kind": "worker", "ray-node-status": "new", "ray-user-node-type": kind}
-        provider.create_node(node["node_config"], tags, 1)
-    reservations = aws.client("ec2").describe_instances()["Reservations"]
-    started = {
-        next(tag["Value"] for tag in instance["Tags"] if tag["Key"] == "ray-user-node-type"): (
-            instance["IamInstanceProfile"]["Arn"].rpartition("/")[2],
-            instance.get("InstanceLifecycle", "on demand"),
-        )
-        for reservation in reservations
-        for instance in reservation["Instances"]
-    }
-    assert started == {
-        "head": ("odac-head", "on demand"),
-        "cpu_worker": ("odac-node", "spot"),
-        "gpu_worker": ("odac-node", "on demand"),
-    }
-
-
-def _with_account(config: dict[str, Any]) -> dict[str, Any]:
-    return json.loads(json.dumps(config).replace("ACCOUNT", "123456789012"))
-
-
-def test_the_head_may_start_nodes_and_hand_them_their_profile_and_no_other():
-    policy = json.loads((CLUSTER / "aws-head-policy.json").read_text())
-    allowed = {}
-    for statement in policy["Statement"]:
-        assert statement["Effect"] == "Allow"
-        actions = statement["Action"]
-        for action in [actions] if isinstance(actions, str) else actions:
-            allowed[action] = statement["Resource"]
-    assert allowed["iam:PassRole"] == "arn:aws:iam::*:role/odac-node"
-    assert {"ec2:RunInstances", "ec2:TerminateInstances", "ec2:CreateTags"} <= allowed.keys()
-    nodes = read("aws")["available_node_types"]
-    images = {node["node_config"]["ImageId"] for node in nodes.values()}
-    assert len(images) == 1
-    assert images.pop().startswith("resolve:ssm:/aws/service/deeplearning/ami/")
-    assert allowed["ssm:GetParameters"].endswith("parameter/aws/service/deeplearning/ami/*")
-
-
 def test_on_google_the_head_keeps_rays_account_and_gpu_nodes_wait_for_their_driver():
     config = read("gcp")
     nodes = {kind: each["node_config"] for kind, each in config["available_node_types"].items()}
@@ -189,6 +126,16 @@ def test_kuberay_takes_the_file(name):
 
 def test_the_job_has_the_cluster_of_the_other_file():
     assert read("rayjob")["spec"]["rayClusterSpec"] == read("raycluster")["spec"]
+
+
+@pytest.mark.parametrize("name", ["network-policy", "storage"])
+def test_kubernetes_takes_the_file(name):
+    resource = read(name)
+    schema = KUBERNETES[resource["kind"]]
+    jsonschema.validate(resource, schema)
+    resource["spec"]["no_such_field"] = 1
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(resource, schema)
 
 
 def test_the_network_policy_is_for_pods_of_ray_clusters_and_leaves_the_dashboard_open():
@@ -235,7 +182,7 @@ def test_versions_are_those_that_were_tested():
     assert read("raycluster")["spec"]["rayVersion"] == PINS["ray"]
     dockerfile = (CLUSTER / "Dockerfile").read_text()
     [base] = re.findall(r"^FROM (\S+)$", dockerfile, re.MULTILINE)
-    assert f"{IMAGE}-gpu --build-arg TORCH=cu" in dockerfile
+    assert f"{IMAGE}-gpu --build-arg DEVICE=gpu" in dockerfile
     python = PROJECT["requires-python"].removeprefix(">=").replace(".", "")
     assert base == f"rayproject/ray:{PINS['ray']}-py{python}"
     assert IMAGE in dockerfile
