@@ -277,6 +277,11 @@ class ODACConfig(AlgorithmConfig, Settings):
             self._known_environment = (key, found)
         return found
 
+    @property
+    def names_environment(self) -> bool:
+        """Whether the environment is given by its name, not as a function or class."""
+        return self._environment_function is None and isinstance(self.env, str)
+
     def env_specifier(self) -> Any:
         """The environment's id or, for one registered with Tune, its creator's wrapper."""
         if self._environment_function is not None:

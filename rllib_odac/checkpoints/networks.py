@@ -44,7 +44,7 @@ def networks_files(weights: Mapping[str, Any], config: ODACConfig) -> dict[str, 
     given = {n: v for n, v in values.items() if _is_other(v, SETTINGS[n].default)}
     given["env_config"] = dict(config.env_config)
     objects = sorted(name for name, value in given.items() if not _is_json(value))
-    if not isinstance(config.env_specifier(), str):
+    if not config.names_environment:
         objects.append("env")
     stored = {
         "env": str(config.env),
