@@ -277,6 +277,7 @@ class EnvRunnerRequests:
                 result = self._arrivals.result(reference)
             except RayError as error:
                 if not ignores_env_runner_errors(self._group):
+                    self._remove(reference)
                     raise
                 self._handle_death(request.runner)
                 logger.warning("Env runner %d is lost: %s.", request.runner, type(error).__name__)
