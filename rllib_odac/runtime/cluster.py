@@ -1,7 +1,8 @@
 """Joining or starting Ray, and whether what a configuration asks for fits on the cluster.
 
 Ray lets an actor that no node can hold wait for ever, and RLlib waits with it. What can never be
-placed is refused here, in one sentence, before anything is built.
+placed is refused here, in one sentence, before anything is built; what only an autoscaler can make
+room for, after a deadline.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import math
 import os
 import socket
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,11 +24,11 @@ if TYPE_CHECKING:
     from rllib_odac.config import ODACConfig
 
 SECONDS_TO_ANSWER = 10.0
-ROOM_TIMEOUT = "ODAC_ROOM_TIMEOUT_S"  # how long an autoscaler may take to make room
+ROOM_TIMEOUT = "ODAC_ROOM_TIMEOUT_S"  # of the environment: how long an autoscaler may take
 DEFAULT_ROOM_TIMEOUT_S = 1800.0
+UNIT = 10_000  # Ray counts resources in ten-thousandths
 
 logger = logging.getLogger(__name__)
-UNIT = 10_000  # Ray counts resources in ten-thousandths
 
 Resources = tuple[tuple[str, int], ...]  # names and ten-thousandths, sorted
 Counts = tuple[int, ...]  # how many of each kind
@@ -147,9 +149,9 @@ def check_python_path() -> None:
 def check_room(wanted: Sequence[Processes]) -> None:
     """Checks that the cluster Ray is connected to can hold these processes when it is empty.
 
-    What others use now is waited for. Where an autoscaler may add nodes, it is given the time that
-    the variable ODAC_ROOM_TIMEOUT_S says, in seconds. Nothing is checked inside a placement group,
-    whose resources are reserved already.
+    What others use now is waited for. Where an autoscaler may add nodes, it is asked to, and has
+    `room_timeout_s` for it. Nothing is checked inside a placement group, whose resources are
+    reserved already.
 
     Raises:
         ValueError: With one sentence on what was asked for and what there is.
@@ -160,12 +162,12 @@ def check_room(wanted: Sequence[Processes]) -> None:
         ray.init()  # as RLlib would a moment later
     if ray.util.get_current_placement_group() is not None:
         return
-    if _autoscales():
-        if not has_room_now(wanted):
-            _wait_for_room(wanted)
+    nodes = _nodes()
+    if can_be_placed(wanted, nodes):
         return
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if not can_be_placed(wanted, nodes):
+    if _autoscales():
+        _wait_for_room(wanted)
+    else:
         raise ValueError(
             f"{' and '.join(map(str, wanted))}, which the Ray cluster can never hold: it has "
             f"{_offer(wanted, nodes)}; lower their number, or what each of them reserves (such as "
@@ -173,25 +175,58 @@ def check_room(wanted: Sequence[Processes]) -> None:
         )
 
 
+def room_timeout_s() -> float:
+    """Seconds that an autoscaler may take to make room, by the variable ODAC_ROOM_TIMEOUT_S.
+
+    Raises:
+        ValueError: If it is no positive number.
+    """
+    told = os.environ.get(ROOM_TIMEOUT) or str(DEFAULT_ROOM_TIMEOUT_S)
+    try:
+        seconds = float(told)
+    except ValueError:
+        seconds = math.nan
+    if not seconds > 0:
+        raise ValueError(f"{ROOM_TIMEOUT} is '{told}'; it must be a positive number of seconds.")
+    return seconds
+
+
+def no_room_in_time(wanted: Sequence[Processes]) -> ValueError | None:
+    """What to raise when the deadline has passed; None if there is room, which others use."""
+    nodes = _nodes()
+    if can_be_placed(wanted, nodes):
+        return None
+    return ValueError(
+        f"{' and '.join(map(str, wanted))}, for which the Ray cluster has made no room within "
+        f"{room_timeout_s():g} s: it has {_offer(wanted, nodes)}; look at `ray status` for what it "
+        f"tries to add, lower their number, or set {ROOM_TIMEOUT} to more seconds."
+    )
+
+
 def _wait_for_room(wanted: Sequence[Processes]) -> None:
-    """Has the autoscaler make room, by a reservation that is given back as soon as it stands."""
-    import ray
+    """Has the autoscaler add nodes, by a reservation that is given back when they are there."""
     from ray.util import placement_group, remove_placement_group
 
-    timeout_s = float(os.environ.get(ROOM_TIMEOUT, DEFAULT_ROOM_TIMEOUT_S))
+    timeout_s = room_timeout_s()
+    deadline = time.monotonic() + timeout_s
     asked = " and ".join(map(str, wanted))
     logger.warning("Waiting up to %g s for the autoscaler to make room: %s.", timeout_s, asked)
-    reservation = placement_group([kind.reserved for kind in wanted for _ in range(kind.count)])
+    places = [kind.reserved for kind in wanted if kind.reserved for _ in range(kind.count)]
+    reservation = placement_group(places)
     try:
-        if not reservation.wait(timeout_s):
-            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-            raise ValueError(
-                f"{asked}, for which the Ray cluster's autoscaler has made no room within "
-                f"{timeout_s:g} s ({ROOM_TIMEOUT}): it has {_offer(wanted, nodes)}; look at "
-                "`ray status` for what it tries, or lower their number."
-            )
+        while no_room := no_room_in_time(wanted):
+            if time.monotonic() > deadline:
+                raise no_room
+            reservation.wait(1.0)
     finally:
         remove_placement_group(reservation)
+
+
+def _nodes() -> list[Mapping[str, float]]:
+    """The resources of each node, used or not."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def has_room_now(wanted: Sequence[Processes]) -> bool:

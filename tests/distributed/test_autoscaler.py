@@ -7,11 +7,12 @@ import json
 import socket
 import subprocess
 import sys
+import time
 
 import psutil
 import pytest
 import ray
-from ray.util import get_node_ip_address
+from ray.util import get_node_ip_address, placement_group, placement_group_table
 
 from rllib_odac.runtime.cluster import ROOM_TIMEOUT, Processes, check_room
 from tests.system.commands import wait_for
@@ -81,17 +82,29 @@ def autoscaling_cluster(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_room_is_made_or_said_to_be_missing(autoscaling_cluster, monkeypatch, caplog):
     runners = Processes("num_env_runners", 3, {"CPU": 1})
+    judge = Processes("jobs", 1, {"CPU": 0})  # which needs no place
     monkeypatch.setenv(ROOM_TIMEOUT, "90")
-    check_room([runners])  # which has two nodes join
+    check_room([runners, judge])  # which has two nodes join
     assert "Waiting up to 90 s for the autoscaler to make room" in caplog.text
     assert ray.cluster_resources()["CPU"] == 4
+    wait_for(lambda: {each["state"] for each in reservations()} == {"REMOVED"})
     monkeypatch.setenv(ROOM_TIMEOUT, "5")
     learners = Processes("num_learners", 1, {"CPU": 0, "GPU": 1})
     words = (
         r"^num_env_runners is 3 \(1 CPU each\) and num_learners is 1 \(1 GPU each\), for which the "
-        r"Ray cluster's autoscaler has made no room within 5 s \(ODAC_ROOM_TIMEOUT_S\): it has "
-        r"2 nodes with 2 CPU"
+        r"Ray cluster has made no room within 5 s: it has 2 nodes with 2 CPU and 1 node with no "
+        r"resources; look at `ray status` .*, lower their number, or set ODAC_ROOM_TIMEOUT_S to "
+        r"more seconds\.$"
     )
+    begun = time.monotonic()
     with pytest.raises(ValueError, match=words):
         check_room([runners, learners])
-    check_room([runners])  # the reservation is given back
+    assert 5 <= time.monotonic() - begun < 20
+    wait_for(lambda: {each["state"] for each in reservations()} == {"REMOVED"})
+    busy = placement_group([{"CPU": 2}, {"CPU": 2}])  # others, who are waited for
+    assert busy.wait(30)
+    check_room([runners])
+
+
+def reservations():
+    return placement_group_table().values()

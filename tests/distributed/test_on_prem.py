@@ -113,6 +113,7 @@ ray dashboard on-prem.yaml &
 export RAY_API_SERVER_ADDRESS=http://127.0.0.1:8265
 until ray job list >/dev/null 2>&1; do sleep 1; done
 ray job submit --working-dir job -- python job.py
+ray job submit -- python tune_configs/sweep.py --smoke
 RAY_AUTH_MODE=disabled ray job list && exit 1 || echo refused without a token
 ray down --yes on-prem.yaml
 """
@@ -179,7 +180,7 @@ def directory(tmp_path):
     return tmp_path
 
 
-def test_ray_up_brings_the_cluster_up_and_a_job_runs_on_the_worker(directory):
+def test_ray_up_brings_the_cluster_up_and_a_sweep_runs_on_the_worker(directory):
     environment = {
         "PATH": PATH,
         "LAPTOP": LAPTOP,
@@ -208,3 +209,5 @@ def test_ray_up_brings_the_cluster_up_and_a_job_runs_on_the_worker(directory):
     assert found["cpus of the head"] == 0
     assert found["cpus"] == os.cpu_count()
     assert Path(found["package"]).parents[1].resolve() == ROOT
+    [report] = (directory / "nfs").glob("fetch_reach-*/results/report.html")  # of the sweep
+    assert report.stat().st_size > 0

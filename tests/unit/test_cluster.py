@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rllib_odac.runtime.cluster import (
+    ROOM_TIMEOUT,
     Processes,
     address_to_join,
     can_be_placed,
@@ -17,6 +18,7 @@ from rllib_odac.runtime.cluster import (
     num_cpus,
     own_process,
     processes,
+    room_timeout_s,
 )
 from tests.conftest import small_config
 
@@ -125,6 +127,20 @@ def test_a_large_cluster_is_placed():
 )
 def test_which_cluster_may_grow(report, grows):
     assert has_node_types(report) == grows
+
+
+@pytest.mark.parametrize("told", ["soon", "0", "-1", "nan"])
+def test_the_time_for_room_is_a_positive_number_of_seconds(told, monkeypatch):
+    monkeypatch.setenv(ROOM_TIMEOUT, told)
+    words = rf"^ODAC_ROOM_TIMEOUT_S is '{told}'; it must be a positive number of seconds\.$"
+    with pytest.raises(ValueError, match=words):
+        room_timeout_s()
+
+
+@pytest.mark.parametrize(("told", "seconds"), [("", 1800.0), ("90", 90.0)])
+def test_the_time_for_room(told, seconds, monkeypatch):
+    monkeypatch.setenv(ROOM_TIMEOUT, told)
+    assert room_timeout_s() == seconds
 
 
 def test_which_cluster_is_joined(monkeypatch):

@@ -184,7 +184,8 @@ def run_sweep(
         The results, which have been written too.
 
     Raises:
-        ValueError: If Ray cannot start trials here; see `check_python_path`.
+        ValueError: If Ray cannot start trials here (see `check_python_path`), or no trial finds a
+            place in time (see `RoomInTime`).
     """
     from ray import tune
 
@@ -223,6 +224,7 @@ def _new_tuner(sweep: Sweep, verbose: int) -> Any:
     from rllib_odac.experiments.sweeps import search
     from rllib_odac.experiments.sweeps.failures import FailuresSinceProgress
     from rllib_odac.experiments.sweeps.progress import Progress
+    from rllib_odac.experiments.sweeps.room import RoomInTime
     from rllib_odac.experiments.sweeps.trial import SweepTrial
 
     spec, space = sweep.spec, sweep.parameters()
@@ -261,6 +263,7 @@ def _new_tuner(sweep: Sweep, verbose: int) -> Any:
             callbacks=[
                 Progress(spec.metric, sweep.trials * sweep.seeds),
                 FailuresSinceProgress(),
+                RoomInTime(sweep.processes()),
                 *_loggers(sweep),
             ],
         ),
