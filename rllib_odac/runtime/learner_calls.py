@@ -98,9 +98,12 @@ class LearnerCalls:
         Raises:
             RuntimeError: If a learner has failed, for which the others may wait for ever.
         """
+        self._refuse_after_failure()
+        return [reference for call in self._calls for reference in call.waiting]
+
+    def _refuse_after_failure(self) -> None:
         if self.has_failed:
             raise RuntimeError("A learner has failed: build the algorithm anew.")
-        return [reference for call in self._calls for reference in call.waiting]
 
     @property
     def has_room(self) -> bool:
@@ -147,7 +150,9 @@ class LearnerCalls:
 
         Raises:
             Exception: The first that a learner met.
+            RuntimeError: If one had met it before.
         """
+        self._refuse_after_failure()
         for call in self._calls:
             for reference in [reference for reference in call.waiting if reference in ready]:
                 try:
