@@ -14,7 +14,9 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.annotations import override
 from ray.util import log_once
 
+from rllib_odac.agent.action_prior import BEHAVIOR, PREVIOUS, UNIFORM, find_factory
 from rllib_odac.agent.objectives import Objective, make_objective, objective_class
+from rllib_odac.agent.rules import Rules
 from rllib_odac.data.load import check_log
 from rllib_odac.envs import make_env
 from rllib_odac.envs.flatten import is_flattened
@@ -27,6 +29,10 @@ from rllib_odac.settings import SETTINGS, Settings, check, find_setting, takes_s
 if TYPE_CHECKING:
     from rllib_odac.env_runner import GoalEnvRunner
     from rllib_odac.learner import ODACTorchLearner
+
+
+# Most goals of a log lie far from a state, and all that is seen of the near ones is there already.
+RELABEL_OFFLINE = {"next": 0.2, "discounted": 0.5, "random": 0.3}
 
 
 class KnownEnvironment(NamedTuple):
@@ -166,12 +172,35 @@ class ODACConfig(AlgorithmConfig, Settings):
                 f"target_critics is {self.target_critics}, but must be at most num_critics, "
                 f"{self.num_critics}."
             )
+        if self.action_prior not in (UNIFORM, BEHAVIOR, PREVIOUS):
+            find_factory(self.action_prior)
         objective = self.build_objective()
+        self.rules.check(self.kl_weight, self.target_steps, objective)
+        if self.kl_weight == "auto" and self.action_prior != UNIFORM:
+            raise ValueError(
+                'kl_weight is "auto", but must be a number with an action_prior other than '
+                '"uniform": entropy is what tunes it.'
+            )
+        if self.offline and self.data is None:
+            raise ValueError("offline is True, but must be False where data is None.")
         if self.target_steps > 1 and objective.auxiliary is not None:
             raise ValueError(
                 f"target_steps is {self.target_steps}, but must be 1 for an objective that learns "
                 "a reward or a bound of its own."
             )
+
+    @property
+    def rules(self) -> Rules:
+        """How values are estimated and the policy follows them."""
+        values = "expectile" if self.offline else "explicit"
+        extraction = "ddpg_bc" if self.offline else "posterior"
+        return Rules(
+            values=values if self.values == "auto" else self.values,
+            expectile=self.expectile,
+            extraction=extraction if self.extraction == "auto" else self.extraction,
+            bc_weight=self.bc_weight,
+            conservative_weight=self.conservative_weight,
+        )
 
     def check_environment(self) -> None:
         """Makes the environment once and checks that it is a goal environment ODAC can learn.
@@ -312,7 +341,8 @@ class ODACConfig(AlgorithmConfig, Settings):
     def relabelling(self) -> Mapping[str, float]:
         """Probabilities of the strategies of relabelling, the objective's own if none are given."""
         if self.relabel == "auto":
-            return objective_class(self.objective).relabel
+            own = objective_class(self.objective).relabel
+            return RELABEL_OFFLINE if self.offline and own == Objective.relabel else own
         assert isinstance(self.relabel, Mapping)
         return self.relabel
 
@@ -329,6 +359,7 @@ class ODACConfig(AlgorithmConfig, Settings):
         return super()._model_config_auto_includes | {
             **of_networks,
             "learn_dynamics": self.learns_dynamics,
+            "rules": self.rules,
             "auxiliary": self.build_objective().auxiliary,
         }
 

@@ -186,6 +186,7 @@ class ODACTorchLearner(TorchLearner):
             gradients = self.compute_gradients({DEFAULT_MODULE_ID: loss})
         self.apply_gradients(self.postprocess_gradients(gradients))
         networks.update_targets(self.config.tau)
+        networks.action_prior.follow(networks.policy, self.num_updates)
         return update
 
     @override(Learner)

@@ -40,6 +40,11 @@ LEARNING: dict[str, Metric] = {
     "policy_loss": Metric("−E[Q(s,a,g) − kl_weight · KL(π‖p)] of fresh actions", "nats"),
     "dynamics_loss": Metric("−E[log p_ψ(φ(s')|s,a)] of what was reached next", "nats"),
     "temperature_loss": Metric("the loss that tunes kl_weight, where it is tuned", "nats"),
+    "state_value_loss": Metric("loss of V(s,g), where values are in-sample", "1"),
+    "action_prior_loss": Metric(
+        "−E[log π_β(a|s)] of replayed actions, where it is learned", "nats"
+    ),
+    "conservative_loss": Metric("weighted penalty on values of actions not replayed", "nats"),
     "q_value": Metric("Q(s,a,g) of replayed actions", "nats"),
     "reward": Metric("r = q_Δ(1) log p_ψ(g|s,a) − KL(q_Δ‖p_Δ), or the method's own", "nats"),
     "discount": Metric("q_Δ(0|s,a), the inferred probability of going on", "1"),
@@ -48,7 +53,7 @@ LEARNING: dict[str, Metric] = {
     "log_prob_next": Metric("log p_ψ(φ(s')|s,a) of what was reached next", "nats"),
     "dynamics_scale": Metric("scale b(s,a) of p_ψ in each coordinate of the goal", "goal scales"),
     "kl_weight": Metric("weight of KL(π‖p)", "1"),
-    "policy_kl": Metric("KL(π‖p) to the uniform action prior, one sample a state", "nats"),
+    "policy_kl": Metric("KL(π‖p) to the action prior, from one action of a state", "nats"),
     "trivial_goal_share": Metric("share of relabelled goals that are reached already", "1"),
     "unreached_value": Metric("Q(s,a,g) of episodes' own goals that are not reached yet", "nats"),
     "effective_horizon": Metric("1 / (1 − q_Δ(0|s,a)), how far the backup looks ahead", "steps"),

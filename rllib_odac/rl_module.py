@@ -21,6 +21,9 @@ from torch import Tensor, nn
 from rllib_odac.agent.actor_critic import ActorCritic
 
 NETWORKS = "networks."  # before the name of each of its parameters
+TRAINED_ALONE = (  # which acting does not need
+    "critic", "target_critic", "dynamics", "action_prior", "state_value", "auxiliary",
+)  # fmt: skip
 
 
 class ODACRLModule(TorchRLModule, InferenceOnlyAPI):
@@ -45,7 +48,7 @@ class ODACRLModule(TorchRLModule, InferenceOnlyAPI):
 
     @override(InferenceOnlyAPI)
     def get_non_inference_attributes(self) -> list[str]:
-        return [f"networks.{name}" for name in ("critic", "target_critic", "dynamics", "auxiliary")]
+        return [f"networks.{name}" for name in TRAINED_ALONE]
 
     @override(TorchRLModule)
     def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:

@@ -8,21 +8,28 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from rllib_odac.agent.action_prior import (
+    ActionPriorFactory,
+    make_action_prior,
+)
 from rllib_odac.agent.networks import (
     CriticEnsemble,
     GoalDynamics,
     RunningNormalizer,
     SquashedGaussianPolicy,
+    mlp,
     policy_inputs,
 )
 from rllib_odac.agent.objectives.auxiliary import Auxiliary, LearnedValues
+from rllib_odac.agent.rules import Rules
 from rllib_odac.maths.losses import LOG_2
 
+EXPLICIT_POSTERIOR = Rules()
 INITIAL_KL_WEIGHT = 0.1  # where `kl_weight="auto"` starts
 
 
 class ActorCritic(nn.Module):
-    """π(a|s,g), Q_φ(s,a,g) with target critics, p_ψ(φ(s')|s,a), the KL weight and normalisers.
+    """π(a|s,g), Q_φ(s,a,g) with target critics, p_ψ(φ(s')|s,a), p(a|s), KL weight and normalisers.
 
     Methods take observations (B, D) and goals (B, G) in the environment's units.
 
@@ -40,6 +47,10 @@ class ActorCritic(nn.Module):
         dynamics_background: Weight ε of the density's background.
         learn_dynamics: Whether p_ψ is learned.
         fixed_dynamics_scale: Scale of p_ψ where it is not, in goal scales.
+        action_prior: p(a|s); see `make_action_prior`.
+        behavior_components: Components of the prior "behavior".
+        previous_policy_updates: Updates between two moves of the prior "previous".
+        rules: How values are estimated and the policy follows them.
         auxiliary: What an objective learns besides, or None.
         acting_only: Whether to build only what acting needs.
     """
@@ -65,10 +76,15 @@ class ActorCritic(nn.Module):
         dynamics_background: float = 0.05,
         learn_dynamics: bool = True,
         fixed_dynamics_scale: float = 0.05,
+        action_prior: str | ActionPriorFactory = "uniform",
+        behavior_components: int = 5,
+        previous_policy_updates: int = 1000,
+        rules: Rules = EXPLICIT_POSTERIOR,
         auxiliary: Auxiliary | None = None,
         acting_only: bool = False,
     ) -> None:
         super().__init__()
+        self.rules = rules
         self.goal_dim = goal_dim
         self.action_dim = action_dim
         self.num_critics = num_critics
@@ -115,6 +131,19 @@ class ActorCritic(nn.Module):
             None
             if auxiliary is None
             else auxiliary.build_networks(goal_dim, state_dim, action_dim, hidden)
+        )
+        self.action_prior = make_action_prior(
+            action_prior,
+            self.policy,
+            state_dim,
+            hidden,
+            num_components=behavior_components,
+            interval=previous_policy_updates,
+        )
+        self.state_value = (
+            mlp([state_dim + goal_dim, *hidden, 1], layer_norm != "none")
+            if rules.is_in_sample
+            else None
         )
         # Looking parameters up by name would be a measurable part of an update's time.
         self._target_parameters: list[Tensor] = list(self.target_critic.parameters())

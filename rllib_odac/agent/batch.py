@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rllib_odac.agent.action_prior import PriorInputs
 from rllib_odac.agent.actor_critic import ActorCritic
 from rllib_odac.replay.transitions import Transitions, split
 
@@ -22,6 +23,8 @@ class Inputs(NamedTuple):
         displacement: (B, G) φ(s') − φ(s) in goal scales.
         goal_offset: (B, G) g − φ(s) in goal scales.
         goal: (B, G) g in goal scales, from the centre of goals.
+        next_state: (B, D + G) as `state_action` without the action, at s', if the action prior
+            needs it.
     """
 
     state_goal: Tensor
@@ -30,6 +33,7 @@ class Inputs(NamedTuple):
     displacement: Tensor
     goal_offset: Tensor
     goal: Tensor
+    next_state: Tensor | None = None
 
 
 class FollowingStep(NamedTuple):
@@ -71,6 +75,19 @@ class Batch(NamedTuple):
         """The last transitions that targets are made of."""
         return self.following[-1].transitions if self.following else self.transitions
 
+    @property
+    def prior_inputs(self) -> PriorInputs:
+        """s, as action priors take it."""
+        inputs, actions = self.inputs, self.transitions.actions
+        state = inputs.state_action[:, : -actions.shape[-1]]
+        return PriorInputs(self.transitions.observation, state, inputs.state_goal)
+
+    @property
+    def next_prior_inputs(self) -> PriorInputs:
+        """s', as action priors take it."""
+        inputs = self.inputs
+        return PriorInputs(self.last.next_observation, inputs.next_state, inputs.next_state_goal)
+
 
 @torch.no_grad()
 def prepare(
@@ -88,17 +105,23 @@ def prepare(
     next_achieved, goal = transitions.next_achieved_goal, transitions.goal
     state_goal = networks.policy_inputs(observation, achieved, goal)
     normalized = state_goal[:, : observation.shape[-1]]
+    next_state_goal = networks.policy_inputs(last.next_observation, last.next_achieved_goal, goal)
+    next_state = None
+    if networks.action_prior.needs_state:
+        next_normalized = next_state_goal[:, : observation.shape[-1]]
+        next_state = networks.dynamics_inputs(
+            last.next_observation, last.next_achieved_goal, normalized=next_normalized
+        )
     return Inputs(
         state_goal=state_goal,
-        next_state_goal=networks.policy_inputs(
-            last.next_observation, last.next_achieved_goal, goal
-        ),
+        next_state_goal=next_state_goal,
         state_action=networks.dynamics_inputs(
             observation, achieved, transitions.actions, normalized
         ),
         displacement=(next_achieved - achieved) / networks.goal_scale,
         goal_offset=(goal - achieved) / networks.goal_scale,
         goal=networks.normalize_goal(goal),
+        next_state=next_state,
     )
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from rllib_odac.maths.losses import LOG_2
 
 LOG_STD_RANGE = (-5.0, 2.0)
+LARGEST_ACTION = 0.999  # of whose inverse tanh a likelihood is taken: that of 1 is infinite
 STD_FLOOR = 1e-4  # of normalised features, in their units
 
 
@@ -55,6 +56,7 @@ class SquashedGaussianPolicy(nn.Module):
         self, input_dim: int, action_dim: int, hidden: Sequence[int], layer_norm: bool = False
     ) -> None:
         super().__init__()
+        self.action_dim = action_dim
         self.net = mlp([input_dim, *hidden, 2 * action_dim], layer_norm)
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -79,6 +81,19 @@ class SquashedGaussianPolicy(nn.Module):
         log_prob = 2 * torch.logaddexp(raw, -raw) - log_std - 0.5 * noise.square()
         constant = 0.5 * math.log(2 * math.pi) + 2 * LOG_2
         return torch.tanh(raw), log_prob.sum(-1) - noise.shape[-1] * constant
+
+    def log_prob(self, inputs: Tensor, actions: Tensor) -> Tensor:
+        """(B,) log π(a | s, g) of given actions (B, A), such as those of a log.
+
+        Actions at the bounds count as ±0.999.
+        """
+        mean, log_std = self(inputs)
+        raw = torch.atanh(actions.clamp(-LARGEST_ACTION, LARGEST_ACTION))
+        log_prob: Tensor = -0.5 * ((raw - mean) * torch.exp(-log_std)).square() - log_std
+        # log(1 − tanh²(u)) as in `sample`
+        log_prob = log_prob + 2 * torch.logaddexp(raw, -raw)
+        constant = 0.5 * math.log(2 * math.pi) + 2 * LOG_2
+        return torch.sum(log_prob, dim=-1) - actions.shape[-1] * constant
 
 
 class CriticEnsemble(nn.Module):

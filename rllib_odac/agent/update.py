@@ -15,16 +15,16 @@ from torch import Tensor
 
 from rllib_odac.agent.actor_critic import ActorCritic
 from rllib_odac.agent.batch import Batch
+from rllib_odac.agent.in_sample import extraction_loss, in_sample_value, losses_of_the_log
+from rllib_odac.agent.likelihoods import log_likelihoods
 from rllib_odac.agent.objectives.auxiliary import LearnedValues
 from rllib_odac.agent.objectives.base import JudgedTransitions, Objective, RewardAndDiscount
-from rllib_odac.agent.value_ahead import value_ahead
+from rllib_odac.agent.value_ahead import policy_ahead, value_ahead
 from rllib_odac.maths.losses import (
-    action_prior_kl,
     bellman_target,
     critic_loss,
     dynamics_loss,
     policy_loss,
-    soft_value,
     temperature_loss,
 )
 
@@ -85,59 +85,55 @@ def compute_update(networks: ActorCritic, objective: Objective, batch: Batch) ->
     if isinstance(objective.auxiliary, LearnedValues):
         return _update_without_critics(networks, objective.auxiliary, batch)
     transitions, inputs = batch.transitions, batch.inputs
-    noise, next_noise = batch.noise
     kl_weight = networks.log_kl_weight.detach().exp()
 
     # Networks. The policy makes two passes: in a common one the backward pass would go through both
     # halves, although only the actions at s have a gradient.
-    with torch.no_grad():
-        next_actions, next_log_prob = networks.policy.sample(inputs.next_state_goal, next_noise)
-        next_q = networks.target_critic(inputs.next_state_goal, next_actions)
-        if batch.target_critics is not None:
-            next_q = next_q[batch.target_critics]
-        next_q = next_q.amin(0)
-        next_kl = action_prior_kl(next_log_prob, next_actions)
-    actions, log_prob = networks.policy.sample(inputs.state_goal, noise)
+    in_sample = ahead = None
+    if networks.rules.is_in_sample:
+        in_sample = in_sample_value(networks, batch, kl_weight)
+    else:
+        ahead = policy_ahead(networks, batch, kl_weight)
+    actions, log_prob = networks.policy.sample(inputs.state_goal, batch.noise[0])
     policy_q = networks.critic(inputs.state_goal, actions, frozen=True)
     # The minimum of many critics would be too pessimistic: their mean, as in REDQ.
     policy_q = policy_q.amin(0) if batch.target_critics is None else policy_q.mean(0)
-    policy_kl = action_prior_kl(log_prob, actions)
+    policy_kl = networks.action_prior.kl(networks.policy, batch.prior_inputs, actions, log_prob)
     q_values = networks.critic(inputs.state_goal, transitions.actions)
-    mean, log_scale = networks.dynamics(inputs.state_action)
-    to_goal = inputs.goal_offset - inputs.displacement  # g − φ(s')
-    outcomes = torch.stack([inputs.goal - to_goal, inputs.goal])
-    ways = torch.stack([inputs.displacement, inputs.goal_offset])
-    log_prob_next, log_prob_goal = networks.dynamics.log_prob(outcomes, ways - mean, log_scale)
-    log_prob_goal = log_prob_goal.detach()
+    log_prob_next, log_prob_goal, log_scale = log_likelihoods(networks, inputs)
     auxiliary = (
         None
         if objective.auxiliary is None
-        else objective.auxiliary.evaluate(networks, batch, next_actions)
+        else objective.auxiliary.evaluate(networks, batch, None if ahead is None else ahead.actions)
     )
 
     # Target: r + discount · V̂(s', g), reward and discount from the objective.
     with torch.no_grad():
-        if auxiliary is not None and auxiliary.next_q_bound is not None:
-            next_q = torch.maximum(next_q, auxiliary.next_q_bound)
-        next_value = soft_value(next_q, next_kl, kl_weight)
+        next_value, kl_cost = torch.zeros(()), torch.zeros(())
+        if in_sample is not None:
+            next_value = in_sample.next_value
+        elif ahead is not None:
+            next_value, kl_cost = ahead.q_value - ahead.kl_cost, ahead.kl_cost
+            if auxiliary is not None and auxiliary.next_q_bound is not None:
+                next_value = torch.maximum(next_value, auxiliary.next_q_bound - kl_cost)
         low, high = objective.value_bounds(networks.max_log_prob)
         if low is not None or high is not None:
             next_value = next_value.clamp(low, high)
         reward = None if auxiliary is None else auxiliary.reward
         judged = JudgedTransitions(transitions, log_prob_goal, networks.goal_scale, reward)
-        next_value = value_ahead(
-            networks, objective, batch, judged, next_value, kl_weight * next_kl
-        )
+        next_value = value_ahead(networks, objective, batch, judged, next_value, kl_cost)
         backup = objective.reward_and_discount(judged, next_value)
         target = bellman_target(backup.reward, backup.discount, next_value)
 
     # Losses.
+    advantage = None if in_sample is None else in_sample.advantage
     losses = {
         "critic_loss": critic_loss(q_values, target),
-        "policy_loss": policy_loss(policy_q, policy_kl, kl_weight),
+        "policy_loss": extraction_loss(networks, batch, policy_q, policy_kl, kl_weight, advantage),
     }
     if networks.dynamics.is_learned:
         losses["dynamics_loss"] = dynamics_loss(log_prob_next)
+    losses |= losses_of_the_log(networks, batch, q_values, in_sample)
     losses |= _temperature_loss(networks, policy_kl)
     if objective.auxiliary is not None and auxiliary is not None:
         losses[f"{objective.auxiliary.name}_loss"] = auxiliary.loss
@@ -163,9 +159,8 @@ def predict_without_critics(
     actions, log_prob = networks.policy.sample(batch.inputs.state_goal, batch.noise[0])
     policy_q = values.action_value(networks, batch.inputs, actions)
     kl_weight = networks.log_kl_weight.detach().exp()
-    return Predictions(
-        q_values.unsqueeze(0), policy_q, action_prior_kl(log_prob, actions), kl_weight
-    )
+    kl = networks.action_prior.kl(networks.policy, batch.prior_inputs, actions, log_prob)
+    return Predictions(q_values.unsqueeze(0), policy_q, kl, kl_weight)
 
 
 def _update_without_critics(networks: ActorCritic, values: LearnedValues, batch: Batch) -> Update:

@@ -1,6 +1,8 @@
-"""V(s', g) of terminal states, and from several replayed steps."""
+"""V(s', g) from the policy's own actions, of terminal states, and from several replayed steps."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,6 +11,26 @@ from rllib_odac.agent.actor_critic import ActorCritic
 from rllib_odac.agent.batch import Batch
 from rllib_odac.agent.objectives.base import JudgedTransitions, Objective
 from rllib_odac.maths.losses import bellman_target
+
+
+class PolicyAhead(NamedTuple):
+    """Fresh actions a' at s' (B, A), min_i Q̄_i(s', a', g) (B,) and what they cost (B,), w KL."""
+
+    actions: Tensor
+    q_value: Tensor
+    kl_cost: Tensor
+
+
+@torch.no_grad()
+def policy_ahead(networks: ActorCritic, batch: Batch, kl_weight: Tensor) -> PolicyAhead:
+    """What the target critics say of fresh actions at s'."""
+    inputs = batch.inputs.next_state_goal
+    actions, log_prob = networks.policy.sample(inputs, batch.noise[1])
+    q_values = networks.target_critic(inputs, actions)
+    if batch.target_critics is not None:
+        q_values = q_values[batch.target_critics]
+    kl = networks.action_prior.kl(networks.policy, batch.next_prior_inputs, actions, log_prob)
+    return PolicyAhead(actions, q_values.amin(0), kl_weight * kl)
 
 
 def value_ahead(

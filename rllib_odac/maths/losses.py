@@ -151,6 +151,16 @@ def action_prior_kl(
     return log_prob - log_prior_prob
 
 
+def gaussian_kl(mean: Tensor, log_std: Tensor, mean_0: Tensor, log_std_0: Tensor) -> Tensor:
+    """KL( N(mean, std) ‖ N(mean_0, std_0) ) in nats, of each coordinate by itself. (...)
+
+    It is also that of the two behind any one-to-one map of both, such as tanh.
+    """
+    ratio = torch.exp(2 * (log_std - log_std_0))
+    deviation = (mean - mean_0) * torch.exp(-log_std_0)
+    return 0.5 * (ratio + deviation.square() - 1) + log_std_0 - log_std
+
+
 def soft_value(q_value: Tensor, action_kl: Tensor, kl_weight: Tensor | float = 1.0) -> Tensor:
     """V(s, g) = Q(s, a, g) − kl_weight · KL(π ‖ p), one sample a ~ π. (B,)
 
@@ -175,6 +185,52 @@ def critic_loss(q_values: Tensor, target: Tensor) -> Tensor:
 def policy_loss(q_value: Tensor, action_kl: Tensor, kl_weight: Tensor | float = 1.0) -> Tensor:
     """−E[ Q(s, a, g) − kl_weight · KL(π ‖ p) ] over a ~ π, reparameterised. Scalar."""
     return -soft_value(q_value, action_kl, kl_weight).mean()
+
+
+def expectile_loss(difference: Tensor, expectile: float) -> Tensor:
+    """E[ |τ − 1(u < 0)| u² ], least where a value V is the τ-expectile of Q. Scalar.
+
+    Implicit Q-learning's (Kostrikov et al. 2022, eq. 5): 0.5 gives the mean over the actions of a
+    log, and towards 1 the best of them.
+
+    Args:
+        difference: (B,) u = Q(s, a, g) − V(s, g) of logged actions.
+        expectile: τ in (0, 1).
+    """
+    return torch.where(difference > 0, expectile, 1 - expectile).mul(difference.square()).mean()
+
+
+def linex_loss(difference: Tensor, kl_weight: Tensor | float, limit: float = 5.0) -> Tensor:
+    """w E[ exp(u/w) − u/w − 1 ], least where V = w log E_{a~π_β} exp(Q(s, a, g)/w). Scalar.
+
+    The soft value against the behaviour as action prior, from logged actions alone (Garg et al.
+    2023, arXiv 2301.02328, eq. 10). Beyond `limit` the exponential goes on as its tangent, so that
+    one action cannot outweigh a whole batch; a difference of more than `limit` kl weights is then
+    under-rated.
+
+    Args:
+        difference: (B,) u = Q(s, a, g) − V(s, g) of logged actions, in nats.
+        kl_weight: w, positive.
+        limit: In units of w.
+    """
+    scaled = difference / kl_weight
+    within = scaled.clamp_max(limit)
+    grown = torch.exp(within) * (1 + scaled - within)
+    return (kl_weight * (grown - scaled - 1)).mean()
+
+
+def advantage_weights(advantage: Tensor, kl_weight: Tensor | float, limit: float = 100.0) -> Tensor:
+    """exp((Q − V)/w): how much likelier the posterior makes a logged action, at most `limit`. (B,)
+
+    The weights of advantage-weighted regression (Peng et al. 2019, arXiv 1910.00177), by which the
+    posterior π* ∝ π_β exp(Q/w) is projected onto the policy.
+
+    Args:
+        advantage: (B,) Q(s, a, g) − V(s, g) in nats.
+        kl_weight: w, positive.
+        limit: Largest weight.
+    """
+    return torch.exp((advantage / kl_weight).clamp_max(math.log(limit)))
 
 
 def dynamics_loss(log_prob_next: Tensor) -> Tensor:

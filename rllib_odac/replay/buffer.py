@@ -275,6 +275,8 @@ class GoalReplay:
                 within = 1 - self.discount ** (last - row).double()
                 wait = torch.log1p(-fraction * within) / math.log(self.discount)
                 return torch.minimum(row + 1 + wait.long(), last)
+            case RelabelStrategy.NEXT:
+                return row + 1
             case RelabelStrategy.FINAL:
                 return last
             case RelabelStrategy.EPISODE:  # any state of the episode, this one's past included

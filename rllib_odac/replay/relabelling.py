@@ -17,6 +17,7 @@ class RelabelStrategy(StrEnum):
 
     FUTURE = "future"  # a state reached later in the same episode
     DISCOUNTED = "discounted"  # one of those, after a geometrically distributed number of steps
+    NEXT = "next"  # the state that this step leads to
     FINAL = "final"  # the episode's last state
     EPISODE = "episode"  # any state of the same episode
     RANDOM = "random"  # any state in the buffer, reachable from here or not

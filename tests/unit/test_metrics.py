@@ -26,8 +26,11 @@ def test_the_page_of_metrics_is_the_code():
 
 
 def test_a_learner_reports_every_quantity_of_its_last_update():
-    learner = make_learner(kl_weight="auto")
-    learned = learner.update(num_updates=3)[DEFAULT_MODULE_ID]
+    of_a_log = {"action_prior": "behavior", "values": "soft", "conservative_weight": 1.0}
+    learned = {}
+    for settings in (of_a_log, {"kl_weight": "auto"}):
+        learner = make_learner(**settings)
+        learned |= learner.update(num_updates=3)[DEFAULT_MODULE_ID]
     values = {name: float(learned[name]) for name in metrics.LEARNING}
     assert all(np.isfinite(value) for value in values.values())
     for name in metrics.DISTRIBUTED:

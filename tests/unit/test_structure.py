@@ -28,6 +28,7 @@ LAYERS = [
         "maths",
         "metrics",
         "settings",
+        "setting_groups",
         "declarations",
         "files",
         "storage",
@@ -37,7 +38,17 @@ LAYERS = [
     },
 ]
 PAIR = {"algorithm", "config"}  # RLlib's idiom: each names the other
-NO_RAY = {"deploy", "envs", "maths", "settings", "declarations", "metrics", "agent", "replay"}
+NO_RAY = {
+    "deploy",
+    "envs",
+    "maths",
+    "settings",
+    "setting_groups",
+    "declarations",
+    "metrics",
+    "agent",
+    "replay",
+}
 
 
 def modules(package: Path = PACKAGE) -> dict[str, Path]:

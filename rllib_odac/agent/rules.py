@@ -1,0 +1,62 @@
+"""`Rules`: how values are estimated and the policy follows them, whatever the objective is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rllib_odac.agent.objectives import Objective
+
+EXPLICIT, EXPECTILE, SOFT = "explicit", "expectile", "soft"
+POSTERIOR, ADVANTAGE, DDPG_BC = "posterior", "advantage", "ddpg_bc"
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Policy evaluation and policy improvement.
+
+    Attributes:
+        values: V(s', g) is "explicit", Q − w KL of a fresh action of the policy, or it is a network
+            fitted to Q of replayed actions alone: their τ-"expectile", or their "soft" maximum
+            w log E_{a~π_β} exp(Q/w), the value of the posterior against the behaviour.
+        expectile: τ.
+        extraction: The policy follows the "posterior", maximising Q − w KL of its own actions; or
+            it imitates replayed ones by their "advantage"; or both, as "ddpg_bc": it maximises Q in
+            units of the batch's mean |Q|, and the likelihood of replayed actions.
+        bc_weight: Weight of that likelihood.
+        conservative_weight: Weight of a penalty on values of actions that the replay does not hold
+            (Kumar et al. 2020, arXiv 2006.04779); 0 for none.
+    """
+
+    values: str = EXPLICIT
+    expectile: float = 0.9
+    extraction: str = POSTERIOR
+    bc_weight: float = 0.1
+    conservative_weight: float = 0.0
+
+    @property
+    def is_in_sample(self) -> bool:
+        """Whether values come from replayed actions alone."""
+        return self.values != EXPLICIT
+
+    def check(self, kl_weight: float | str, target_steps: int, objective: Objective) -> None:
+        """Checks that they fit what else is asked for.
+
+        Raises:
+            ValueError: With one sentence on the first that does not.
+        """
+        if self.is_in_sample and (target_steps > 1 or objective.auxiliary is not None):
+            name = type(objective).__name__
+            other = f"target_steps {target_steps}" if objective.auxiliary is None else name
+            raise ValueError(f'values is "{self.values}", but must be "explicit" with {other}.')
+        if self.extraction == ADVANTAGE and not self.is_in_sample:
+            raise ValueError(
+                'extraction is "advantage", but must be "posterior" or "ddpg_bc" where values is '
+                '"explicit": there is no V(s, g) to compare with.'
+            )
+        if kl_weight == 0 and (self.values == SOFT or self.extraction == ADVANTAGE):
+            raise ValueError(
+                f'kl_weight is 0, but must be positive with values "{self.values}" and extraction '
+                f'"{self.extraction}": it is their temperature.'
+            )
