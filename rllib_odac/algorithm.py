@@ -59,10 +59,11 @@ class ODAC(Algorithm):
         super().setup(config)
         self.is_interrupted = False  # whether training is to stop before its next step
         self.is_losing_a_node = False  # whether one is going away since the last iteration
+        self._last_update = 0  # of the iteration, where it learns from a log alone
         self._notices = Notices()
         self._training = Training(config, self.env_runner_group, self.learner_group, self.metrics)
         self._checkpointer = Checkpointer(
-            self.learner_group, self._signature(), self._plain_files, config.checkpoint_replay
+            self.learner_group, self._signature(), self._plain_files, config.saves_replay
         )
         group = self.eval_env_runner_group or self.env_runner_group
         self._evaluations = Evaluations(
@@ -82,17 +83,18 @@ class ODAC(Algorithm):
     def training_step(self) -> None:
         """Collects and updates.
 
-        With env runners in its own process, and in synchronous mode, it is a round: a fragment
-        from every env runner, all updates owed for it, the new weights to the env runners. In
-        asynchronous mode it passes on whatever has come about since the last time.
+        See `Training.step` and, where a log is all there is, `Training.learn_from_log`.
 
         Raises:
             InterruptedRun: If `is_interrupted`.
             EnvRunnersLostError: If no env runner comes back, or none brings anything for too long.
         """
+        while not self.is_interrupted and self.updates < self._last_update:
+            self._training.learn_from_log(self._last_update)
         if self.is_interrupted:
             raise InterruptedRun
-        self._training.step()
+        if not self.config.offline:
+            self._training.step()
         self._evaluations.look()
         if self._notices.has_news():
             self.is_losing_a_node = True
@@ -101,6 +103,9 @@ class ODAC(Algorithm):
     @override(Algorithm)
     def step(self) -> dict[str, Any]:
         config, self.is_losing_a_node = self.config, False
+        if config.offline:
+            self._last_update = self.updates + config.min_sample_timesteps_per_iteration
+            self.shorten_iteration(0)  # to one training step, which makes all these updates
         result: dict[str, Any] = super().step()
         self.config = config
         alive = self.env_runner_group.num_healthy_remote_env_runners()
@@ -113,13 +118,18 @@ class ODAC(Algorithm):
         return self._training.env_steps
 
     @property
+    def steps(self) -> int:
+        """The progress of a run: environment steps, or updates where it learns from a log."""
+        return self.updates if self.config.offline else self.env_steps
+
+    @property
     def updates(self) -> int:
         """Updates made by each learner since the beginning of the run."""
         return self._training.updates
 
     @property
     def fault_counters(self) -> FaultCounters:
-        """What faults have cost since the beginning of the run."""
+        """What faults have cost."""
         return self._training.accounting.counters
 
     @property
@@ -182,11 +192,7 @@ class ODAC(Algorithm):
 
     @override(Algorithm)
     def evaluate(self, parallel_train_future: Any = None) -> dict[str, Any]:
-        """Evaluates `evaluation_duration` episodes on held-out goals, and waits for the figures.
-
-        Raises:
-            EvaluationLostError: As `evaluate_held_out`.
-        """
+        """Evaluates `evaluation_duration` episodes as `evaluate_held_out` does."""
         if self.config.custom_evaluation_function is not None:
             own: dict[str, Any] = super().evaluate(parallel_train_future)
             return own
@@ -199,7 +205,7 @@ class ODAC(Algorithm):
             EvaluationLostError: If its env runners die again and again, or stall.
             Exception: Any that an environment raised.
         """
-        return self._evaluations.now(self.env_steps, num_episodes, seed)
+        return self._evaluations.now(self.steps, num_episodes, seed)
 
     @property
     def evaluated_env_steps(self) -> int | None:
@@ -216,7 +222,7 @@ class ODAC(Algorithm):
         if self.config.custom_evaluation_function is not None:
             own: dict[str, Any] = super()._run_one_evaluation(parallel_train_future)
             return own
-        self._evaluations.begin(self.env_steps, self.config.evaluation_duration)
+        self._evaluations.begin(self.steps, self.config.evaluation_duration)
         return {EVALUATION_RESULTS: rllib_results(self._evaluations.figures)}
 
     def _evaluation_ended(self, evaluation: Evaluation) -> None:
@@ -257,6 +263,7 @@ class ODAC(Algorithm):
         self.drain()
         unfinished, went_on = self._training.rest_env_runners()
         content = {
+            "steps": self.steps,
             "env_steps": self.env_steps,
             "updates": self.updates,
             "unfinished_episodes": unfinished,
@@ -383,7 +390,7 @@ class ODAC(Algorithm):
         policy = policy_files(
             weights,
             *self.spaces[DEFAULT_MODULE_ID],
-            env=str(self.config.env),
+            env=str(self.config.env or self.config.data),
             objective=type(self.config.build_objective()).__name__,
             env_steps=self.env_steps,
             updates=self.updates,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from copy import copy
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import gymnasium as gym
 import numpy as np
@@ -17,10 +17,10 @@ from ray.util import log_once
 from rllib_odac.agent.action_prior import BEHAVIOR, PREVIOUS, UNIFORM, find_factory
 from rllib_odac.agent.objectives import Objective, make_objective, objective_class
 from rllib_odac.agent.rules import Rules
-from rllib_odac.data.load import check_log
+from rllib_odac.data.load import check_log, logged_spaces
 from rllib_odac.envs import make_env
-from rllib_odac.envs.flatten import is_flattened
-from rllib_odac.envs.goals import Goals, goals_of
+from rllib_odac.envs.goals import Goals
+from rllib_odac.envs.known import KnownEnvironment, look_at
 from rllib_odac.ray_compat import registered_env_creator
 from rllib_odac.replay.exploration_goals import validate_exploration_goals
 from rllib_odac.replay.relabelling import validate_relabelling
@@ -35,24 +35,8 @@ if TYPE_CHECKING:
 RELABEL_OFFLINE = {"next": 0.2, "discounted": 0.5, "random": 0.3}
 
 
-class KnownEnvironment(NamedTuple):
-    """What one look at an environment tells.
-
-    Attributes:
-        goals: When its goals are reached.
-        horizon: Steps after which an episode is cut, or None.
-        has_spec: Whether Gymnasium knows how it was made.
-        pays: Whether it computes rewards for any pair of goals.
-        widths: Numbers in a row of its observations, goals and actions.
-        action_bounds: (A,) lower and (A,) upper ones.
-    """
-
-    goals: Goals
-    horizon: int | None
-    has_spec: bool
-    pays: bool
-    widths: dict[str, int]
-    action_bounds: tuple[np.ndarray, np.ndarray]
+ONLINE_RULES = {"values": "explicit", "extraction": "posterior"}
+OFFLINE_RULES = {"values": "expectile", "extraction": "ddpg_bc"}
 
 
 class ODACConfig(AlgorithmConfig, Settings):
@@ -127,6 +111,21 @@ class ODACConfig(AlgorithmConfig, Settings):
                 find_setting(name)  # raises
         return self
 
+    @override(AlgorithmConfig)
+    def offline_data(self, *, input_: Any = NotProvided, **kwargs: Any) -> Self:
+        """Learns from a log alone, without env runners; steps of a run are then updates.
+
+        Args:
+            input_: The log, as `odac data` takes it: a file, a folder or a URI.
+            **kwargs: Nothing: RLlib's other arguments are about its own readers.
+
+        Raises:
+            ValueError: If another argument is given.
+        """
+        for name in kwargs:
+            raise ValueError(f"offline_data has {name}, but must have input_ alone.")
+        return self if input_ is NotProvided else self.training(data=input_, offline=True)
+
     def apply_settings(self, settings: Mapping[str, Any]) -> Self:
         """Sets settings by name, as `odac train --set key=value` does.
 
@@ -181,8 +180,11 @@ class ODACConfig(AlgorithmConfig, Settings):
                 'kl_weight is "auto", but must be a number with an action_prior other than '
                 '"uniform": entropy is what tunes it.'
             )
-        if self.offline and self.data is None:
-            raise ValueError("offline is True, but must be False where data is None.")
+        if self.offline and (self.data is None or self.num_env_runners):
+            raise ValueError(
+                "offline is True, but must be False where data is None or num_env_runners is "
+                "positive."
+            )
         if self.target_steps > 1 and objective.auxiliary is not None:
             raise ValueError(
                 f"target_steps is {self.target_steps}, but must be 1 for an objective that learns "
@@ -192,12 +194,12 @@ class ODACConfig(AlgorithmConfig, Settings):
     @property
     def rules(self) -> Rules:
         """How values are estimated and the policy follows them."""
-        values = "expectile" if self.offline else "explicit"
-        extraction = "ddpg_bc" if self.offline else "posterior"
+        by_default = OFFLINE_RULES if self.offline else ONLINE_RULES
+        by_default = by_default | dict(objective_class(self.objective).rules)
         return Rules(
-            values=values if self.values == "auto" else self.values,
+            values=by_default["values"] if self.values == "auto" else self.values,
             expectile=self.expectile,
-            extraction=extraction if self.extraction == "auto" else self.extraction,
+            extraction=by_default["extraction"] if self.extraction == "auto" else self.extraction,
             bc_weight=self.bc_weight,
             conservative_weight=self.conservative_weight,
         )
@@ -209,6 +211,8 @@ class ODACConfig(AlgorithmConfig, Settings):
             ValueError: If there is none of that name, or its spaces do not fit.
         """
         if self.env is None:
+            if self.offline and self.data is not None:
+                self.environment(**logged_spaces(self.data, self.data_goal))
             return
         known = self._environment
         if self.data is not None:
@@ -231,13 +235,19 @@ class ODACConfig(AlgorithmConfig, Settings):
     def steps_to_whole_episodes(self) -> int:
         """Steps, at most, until each environment of this process has ended an episode.
 
-        0 where env runners are remote, whose open episodes go on while a checkpoint is written.
+        0 where a log is learned from, and where env runners are remote, whose open episodes go on
+        while a checkpoint is written.
         """
-        if self.num_env_runners or self.env is None:
+        if self.num_env_runners or self.env is None or self.offline:
             return 0
         return self.num_envs_per_env_runner * (
             self.max_episode_steps or self._environment.horizon or 0
         )
+
+    @property
+    def saves_replay(self) -> bool:
+        """Whether checkpoints hold the replay: not what a log holds anyway."""
+        return self.checkpoint_replay and not self.offline
 
     @property
     def is_asynchronous(self) -> bool:
@@ -278,7 +288,9 @@ class ODACConfig(AlgorithmConfig, Settings):
 
     @property
     def action_bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        """(A,) lower and (A,) upper bounds of the environment's actions."""
+        """(A,) lower and (A,) upper bounds of the environment's actions, or of the log's."""
+        if self.env is None:
+            return self.action_space.low, self.action_space.high
         return self._environment.action_bounds
 
     @property
@@ -292,16 +304,7 @@ class ODACConfig(AlgorithmConfig, Settings):
         key = (self.env, repr(self.env_arguments))
         if self._known_environment is not None and self._known_environment[0] == key:
             return self._known_environment[1]
-        env: Any = self.make_env()
-        found = KnownEnvironment(
-            goals_of(env),
-            horizon=env.spec.max_episode_steps if env.spec else None,
-            has_spec=env.spec is not None,
-            pays=hasattr(env.unwrapped, "compute_reward") and not is_flattened(env),
-            widths=_widths(env),
-            action_bounds=(env.action_space.low.ravel(), env.action_space.high.ravel()),
-        )
-        env.close()
+        found = look_at(self.make_env())
         if not self._is_frozen:
             self._known_environment = (key, found)
         return found
@@ -368,12 +371,6 @@ class ODACConfig(AlgorithmConfig, Settings):
         from rllib_odac.learner import ODACTorchLearner
 
         return ODACTorchLearner
-
-
-def _widths(env: Any) -> dict[str, int]:
-    spaces = {name: env.observation_space[name] for name in ("observation", "desired_goal")}
-    spaces["actions"] = env.action_space
-    return {name: int(np.prod(space.shape)) for name, space in spaces.items()}
 
 
 def _from_settings(creator: Callable[[Any], Any], name: str) -> Callable[..., Any]:

@@ -1,8 +1,7 @@
 """`GoalEnvRunner`: collects whole goal-conditioned episodes as arrays.
 
 RLlib's own env runner sends each observation through connector pipelines, which for small policies
-costs more than the physics. The module here takes the environment's Dict observation as it is, so
-that nothing is left for a connector to do.
+costs more than the physics. The module here takes the environment's Dict observation as it is.
 """
 
 from __future__ import annotations
@@ -69,6 +68,8 @@ class GoalEnvRunner(SingleAgentEnvRunner):
             with contextlib.suppress(Exception):  # it may be broken
                 self.env.close()
         config = self.config
+        if config.env is None:
+            return  # a log is all there is
         self.num_envs = config.num_envs_per_env_runner
         self.env = make_vector_env(config.env_specifier(), self.num_envs, **config.env_arguments)
         space = self.env.single_action_space
@@ -90,6 +91,10 @@ class GoalEnvRunner(SingleAgentEnvRunner):
 
     @override(SingleAgentEnvRunner)
     def get_spaces(self) -> dict[str, tuple[gym.Space[Any], gym.Space[Any]]]:
+        if self.config.env is None:
+            single = (self.config.observation_space, self.config.action_space)
+            keys = (INPUT_ENV_SPACES, INPUT_ENV_SINGLE_SPACES, DEFAULT_MODULE_ID)
+            return dict.fromkeys(keys, single)
         if self.env is None:
             return self.spaces
         single = (self.env.single_observation_space, self.env.single_action_space)
@@ -111,7 +116,7 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         random_actions: bool = False,
         force_reset: bool = False,
     ) -> list[GoalEpisode]:
-        """Steps the environments and returns the episodes that ended meanwhile.
+        """Steps the environments, and returns the episodes that ended.
 
         Args:
             num_timesteps: Environment steps over all environments, at most, as long as one of each
@@ -170,7 +175,7 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         self._needs_initial_reset = False
 
     def set_exploration_goals(self, goals: Array) -> None:
-        """Takes goals (N, G) that coming episodes may be given instead of the environment's own."""
+        """Takes goals (N, G) that coming episodes may be given."""
         self._exploration_goals = goals
 
     def _step(self, explore: bool, random_actions: bool, episodes: list[GoalEpisode]) -> int:
@@ -211,8 +216,7 @@ class GoalEnvRunner(SingleAgentEnvRunner):
     def _attempt(self, act: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """What an environment's reset or step gives, its observation checked.
 
-        None if it failed, with an error or NaN or infinity, and was made anew, as
-        `restart_failed_sub_environments` asks for.
+        None if it failed and was made anew, as `restart_failed_sub_environments` asks for.
         """
         try:
             with self.metrics.log_time(
@@ -288,8 +292,8 @@ class GoalEnvRunner(SingleAgentEnvRunner):
     def drop_open_episodes(self) -> int:
         """Drops the episodes that are going on, and says how many; the next start from fresh seeds.
 
-        A checkpoint cannot hold the inside of a simulator, so a run drops them whenever it saves,
-        whether it goes on or is restored: both then continue alike.
+        A checkpoint cannot hold the inside of a simulator: a run drops them when it saves, so that
+        one that goes on and one that is restored continue alike.
         """
         dropped = self.num_unfinished()
         self._open = None

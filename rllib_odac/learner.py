@@ -262,12 +262,14 @@ class ODACTorchLearner(TorchLearner):
         # Zeros too, so that the sum over the run is there from the beginning.
         self.metrics.log_value((ALL_MODULES, SAMPLES_LOST), lost, reduce="lifetime_sum")
 
-    def add_episodes(self, episodes: Iterable[GoalEpisode]) -> None:
-        """Stores episodes in the replay shard and takes them into the input statistics."""
+    def add_episodes(self, episodes: Iterable[GoalEpisode], is_known: bool = False) -> None:
+        """Stores episodes in the replay shard and, unless known, in the input statistics."""
         normalizer = self.networks.observation_normalizer
         moments = torch.zeros(3, len(normalizer.mean), dtype=torch.float64)
         for episode in episodes:
             self.replay.add(episode)
+            if is_known:
+                continue
             self.num_transitions += len(episode)
             moments += power_sums(torch.from_numpy(episode.observation.astype(np.float64)))
         normalizer.merge(self._sum_over_learners(moments))
@@ -327,6 +329,7 @@ class ODACTorchLearner(TorchLearner):
             state[LEARNER_STATE] = {
                 "num_updates": self.num_updates,
                 "noise": self._noise.get_state().numpy(),
+                "draws": self.replay.generator.get_state().numpy(),
                 "device": self._device.type,
             }
         return state
@@ -342,6 +345,7 @@ class ODACTorchLearner(TorchLearner):
             # RLlib saves one learner for all, whose noise the others must not share. Random states
             # are not picklable between types of devices.
             if self._learner_index == 0 and state[LEARNER_STATE]["device"] == self._device.type:
-                self._noise.set_state(torch.from_numpy(state[LEARNER_STATE]["noise"].copy()))
+                for name, generator in (("noise", self._noise), ("draws", self.replay.generator)):
+                    generator.set_state(torch.from_numpy(state[LEARNER_STATE][name].copy()))
             else:
                 self._noise.manual_seed(self._base_seed + self.num_updates)

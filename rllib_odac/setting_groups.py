@@ -27,7 +27,8 @@ from rllib_odac.declarations import (
 # The registry of objectives checks these two, for it knows which there are.
 NAMED_OBJECTIVE = Rule(
     lambda _: True,
-    '"odac", "horizon", "her", "sac", "discern", "uvd", "contrastive" or "quasimetric"',
+    '"odac", "horizon", "her", "sac", "discern", "uvd", "contrastive", "quasimetric", "gciql" or '
+    '"gcbc"',
 )
 OBJECTIVE = Rule(lambda _: True, f"{NAMED_OBJECTIVE.words}, or a subclass of `Objective`")
 MAX_DISCOUNT = Rule(
@@ -121,11 +122,14 @@ class RuleSettings:
     "explicit" values are those of the policy's own actions. "expectile" and "soft" ones come from
     replayed actions alone, as logs ask for: an upper expectile, or w log E_{a~π_β} exp(Q/w), w the
     KL weight. The policy follows the "posterior", or imitates replayed actions by their
-    "advantage", or does both, as "ddpg_bc". "auto" is "explicit" and "posterior" where an
-    environment is at hand, and "expectile" and "ddpg_bc" where `offline`.
+    "advantage", or does both, as "ddpg_bc"; "imitation" looks at no value. "auto" is the
+    objective's choice: that of most is "explicit" and "posterior" where an environment is at hand,
+    and "expectile" and "ddpg_bc" where `offline`.
     """
 
-    action_prior: Any = setting("uniform", ACTION_PRIOR, "p(a|s)", network=True)
+    action_prior: Any = setting(
+        "uniform", ACTION_PRIOR, "what the KL of the policy is taken to", network=True
+    )
     behavior_components: int = setting(
         5, COUNT, 'Gaussians that the prior "behavior" is a mixture of', network=True
     )
@@ -137,7 +141,9 @@ class RuleSettings:
     )
     expectile: float = setting(0.9, FRACTION, "τ of values by expectile")
     extraction: str = setting(
-        "auto", one_of("auto", "posterior", "advantage", "ddpg_bc"), "what the policy follows"
+        "auto",
+        one_of("auto", "posterior", "advantage", "ddpg_bc", "imitation"),
+        "what the policy follows",
     )
     bc_weight: float = setting(
         0.1, NON_NEGATIVE, 'weight of the likelihood of replayed actions in "ddpg_bc"'

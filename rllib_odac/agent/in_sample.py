@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rllib_odac.agent.actor_critic import ActorCritic
 from rllib_odac.agent.batch import Batch
-from rllib_odac.agent.rules import ADVANTAGE, DDPG_BC, EXPECTILE
+from rllib_odac.agent.rules import ADVANTAGE, EXPECTILE, IMITATION, POSTERIOR
 from rllib_odac.maths.losses import (
     LOG_2,
     advantage_weights,
@@ -73,9 +73,11 @@ def extraction_loss(
         advantage: (B,) of replayed actions; None where values are explicit.
     """
     rules = networks.rules
-    if rules.extraction not in (ADVANTAGE, DDPG_BC):
+    if rules.extraction == POSTERIOR:
         return policy_loss(policy_q, policy_kl, kl_weight)
     log_prob = networks.policy.log_prob(batch.inputs.state_goal, batch.transitions.actions)
+    if rules.extraction == IMITATION:
+        return -log_prob.mean()
     if rules.extraction == ADVANTAGE:
         assert advantage is not None
         return -(advantage_weights(advantage.detach(), kl_weight) * log_prob).mean()

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from rllib_odac.agent.objectives import Objective
 
 EXPLICIT, EXPECTILE, SOFT = "explicit", "expectile", "soft"
-POSTERIOR, ADVANTAGE, DDPG_BC = "posterior", "advantage", "ddpg_bc"
+POSTERIOR, ADVANTAGE, DDPG_BC, IMITATION = "posterior", "advantage", "ddpg_bc", "imitation"
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class Rules:
         expectile: τ.
         extraction: The policy follows the "posterior", maximising Q − w KL of its own actions; or
             it imitates replayed ones by their "advantage"; or both, as "ddpg_bc": it maximises Q in
-            units of the batch's mean |Q|, and the likelihood of replayed actions.
+            units of the batch's mean |Q|, and the likelihood of replayed actions. "imitation" looks
+            at no value.
         bc_weight: Weight of that likelihood.
         conservative_weight: Weight of a penalty on values of actions that the replay does not hold
             (Kumar et al. 2020, arXiv 2006.04779); 0 for none.

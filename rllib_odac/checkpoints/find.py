@@ -49,21 +49,22 @@ def open_checkpoint(
 
 
 def checkpoints_of_run(run: PLACE | Storage) -> list[Storage]:
-    """The checkpoints in a run's directory by their environment steps, newest first."""
+    """The checkpoints in a run's directory by their steps, newest first."""
     place = Storage.of(run)
 
-    def env_steps(checkpoint: Storage) -> float:
+    def steps(checkpoint: Storage) -> float:
         if checkpoint.name.startswith("step_"):
             return int(checkpoint.name.removeprefix("step_"))
         try:  # a run that goes on outgrows its final one
-            return float(read_manifest(checkpoint)["env_steps"])
+            manifest = read_manifest(checkpoint)
+            return float(manifest.get("steps", manifest["env_steps"]))
         except ValueError:
             return math.inf
 
     names = (place / CHECKPOINTS).names()
     found = [place / CHECKPOINTS / name for name in names if re.fullmatch(r"step_\d+", name)]
     found += [final] if (final := place / FINAL).is_directory else []
-    return sorted(found, key=env_steps, reverse=True)
+    return sorted(found, key=steps, reverse=True)
 
 
 @contextlib.contextmanager

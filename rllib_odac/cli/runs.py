@@ -51,7 +51,14 @@ def train(
         typer.Option("--set", help="A setting, as name=value; `odac settings` explains them."),
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="Log whose episodes the replay begins with; see `odac data`.")
+        str | None,
+        typer.Option(
+            help="Log whose episodes the replay begins with; without an environment all there is."
+        ),
+    ] = None,
+    evaluate_in: Annotated[
+        str | None,
+        typer.Option("--evaluate-in", help="Learn from --data alone, and evaluate here."),
     ] = None,
     address: Annotated[
         str | None, typer.Option(help=r"Join this Ray cluster \[start Ray on this machine].")
@@ -79,15 +86,24 @@ def train(
         fields["settings"] = fields.get("settings", {}) | parse_settings(settings or [])
         if data is not None:
             fields["settings"]["data"] = data
-        if "env" not in fields:
-            raise ValueError("train needs an environment: its id, or a --config that names one.")
+        if "env" not in fields and "data" not in fields["settings"]:
+            raise ValueError(
+                "train needs an environment, its id or a --config that names one, or --data, a log "
+                "to learn from alone."
+            )
+        if evaluate_in is not None or "env" not in fields:
+            fields["settings"].setdefault("offline", True)
+            fields.setdefault("env", evaluate_in)
         spec = RunSpec(**fields)
         if out is None:
             if resume:
                 raise ValueError("resume needs --out, the directory of the run to go on with.")
-            name = f"{file_name(spec.env)}-{spec.objective}-{time.strftime('%Y%m%d-%H%M%S')}"
+            name = (
+                f"{file_name(spec.env or 'log')}-{spec.objective}-{time.strftime('%Y%m%d-%H%M%S')}"
+            )
             out = f"runs/{name}"
-        reporter = _Reporter(spec.steps)
+        is_offline = bool(spec.settings.get("offline"))
+        reporter = _Reporter(spec.steps, "updates" if is_offline else "env_steps")
         with quiet_libraries(debug):
             # Every mistake that needs no cluster to be seen shows here, before Ray starts.
             run = Run(spec, out, resume=resume, on_row=reporter.row)
@@ -103,17 +119,15 @@ def train(
                     with reporter:
                         summary = run.train()
                 except Exception as error:
-                    if run.env_steps_saved:
+                    if run.steps_saved:
                         _say_how_to_go_on(run, address)
                     if isinstance(error, InterruptedRun):
                         raise typer.Exit(stopping.exit_code) from None
                     raise
-        print(
-            f"success {summary['success_rate']:.0%}, final distance "
-            f"{summary['final_distance']:.4g} after {summary['env_steps']} steps and "
-            f"{summary['wall_s']:.0f} s"
-        )
-        for name in ("learning_curve.png", "summary.json", "checkpoint_final"):
+        made = f"{summary['updates']} updates" if is_offline else f"{summary['env_steps']} steps"
+        print(f"{_figures(summary)} after {made} and {summary['wall_s']:.0f} s")
+        curve = ["learning_curve.png"] if spec.env else []
+        for name in (*curve, "summary.json", "checkpoint_final"):
             print(run.out / name)
 
 
@@ -173,17 +187,25 @@ def _say_how_to_go_on(run: Run, address: str | None) -> None:
     command = ["odac", "train", "--config", str(run.out / "config.json"), "--out", str(run.out)]
     command += ["--resume", *(["--address", address] if address else [])]
     print(
-        f"stopped at {run.env_steps_saved} environment steps; go on with: {shlex.join(command)}",
+        f"stopped at {run.steps_saved} steps; go on with: {shlex.join(command)}",
         file=sys.stderr,
     )
+
+
+def _figures(row: Mapping[str, Any]) -> str:
+    """The figures of a row, in words, as far as it has any."""
+    if row.get("success_rate") is None:
+        return "trained"
+    return f"success {row['success_rate']:.0%}, final distance {row['final_distance']:.4g}"
 
 
 class _Reporter:
     """A progress bar on a terminal, plain lines elsewhere."""
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self, steps: int, unit: str) -> None:
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+        self._unit = unit
         self._terminal = sys.stdout.isatty()
         self._progress = Progress(
             TextColumn("{task.completed:>7.0f} / {task.total:.0f} steps"),
@@ -204,15 +226,16 @@ class _Reporter:
     def row(self, row: Mapping[str, Any]) -> None:
         """Shows a new row of progress."""
         success = distance = "–"  # of an evaluation that was lost, or left out
-        if row["success_rate"] is not None:
+        if row.get("success_rate") is not None:
             success, distance = f"{row['success_rate']:.0%}", f"{row['final_distance']:.4g}"
         if self._terminal:
             self._progress.update(
-                self._task, completed=row["env_steps"], success=success, distance=distance
+                self._task, completed=row[self._unit], success=success, distance=distance
             )
         else:
+            steps = "" if self._unit == "updates" else f"env_steps {row['env_steps']}  "
             print(
-                f"env_steps {row['env_steps']}  updates {row['updates']}  success {success}  "
-                f"distance {distance}  {row['wall_s']:.0f} s",
+                f"{steps}updates {row['updates']}  success {success}  distance {distance}  "
+                f"{row['wall_s']:.0f} s",
                 flush=True,
             )

@@ -85,6 +85,8 @@ def record(
         "episodes": writer.episodes,
         "steps": made,
         "success_rate": successes / writer.episodes,
+        "action_low": low.ravel().tolist(),
+        "action_high": high.ravel().tolist(),
     }
     (place / "dataset.json").write_json(summary)
     return summary

@@ -84,7 +84,7 @@ def _policy_directory(path: Path) -> Path:
         return path
     if (path / DIRECTORY / SPEC).is_file():
         return path / DIRECTORY
-    steps = {p: _env_steps(p) for p in (*path.glob("checkpoints/*"), path / "checkpoint_final")}
+    steps = {p: _steps(p) for p in (*path.glob("checkpoints/*"), path / "checkpoint_final")}
     whole = [p for p, number in steps.items() if number >= 0]
     if whole:  # a run that has gone on is past its final checkpoint
         return max(whole, key=lambda p: steps[p]) / DIRECTORY
@@ -99,11 +99,12 @@ def _policy_directory(path: Path) -> Path:
     )
 
 
-def _env_steps(checkpoint: Path) -> int:
+def _steps(checkpoint: Path) -> int:
     """Steps behind a whole checkpoint's policy; -1 if it is none or has none."""
     if checkpoint.suffix == ".partial" or not (checkpoint / DIRECTORY / SPEC).is_file():
         return -1
     try:
-        return int(json.loads((checkpoint / CHECKPOINT_MANIFEST).read_text())["env_steps"])
+        manifest = json.loads((checkpoint / CHECKPOINT_MANIFEST).read_text())
+        return int(manifest.get("steps", manifest["env_steps"]))
     except (OSError, ValueError, KeyError, TypeError):
         return -1

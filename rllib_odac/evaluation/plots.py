@@ -15,7 +15,7 @@ BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
 
 
 def plot_learning_curve(progress: pd.DataFrame, path: Path, title: str) -> None:
-    """Success rate and final distance over environment steps.
+    """Success rate and final distance over environment steps, or updates where there are none.
 
     Args:
         progress: Rows of `progress.csv`.
@@ -24,11 +24,13 @@ def plot_learning_curve(progress: pd.DataFrame, path: Path, title: str) -> None:
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
     progress = progress.dropna(subset=["success_rate", "final_distance"])
-    steps = progress["env_steps"]
+    is_offline = (progress["env_steps"] == 0).all()
+    steps = progress["updates" if is_offline else "env_steps"]
+    label = "updates" if is_offline else "environment steps"
     left.plot(steps, 100 * progress["success_rate"], color=BLUE, marker="o", markersize=3)
-    left.set(xlabel="environment steps", ylabel="success on held-out goals (%)", ylim=(-3, 103))
+    left.set(xlabel=label, ylabel="success on held-out goals (%)", ylim=(-3, 103))
     right.plot(steps, progress["final_distance"], color=ORANGE, marker="o", markersize=3)
-    right.set(xlabel="environment steps", ylabel="final distance to the goal (task's unit)")
+    right.set(xlabel=label, ylabel="final distance to the goal (task's unit)")
     if (progress["final_distance"] > 0).all():
         right.set_yscale("log")
     for axes in (left, right):

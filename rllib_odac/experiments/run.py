@@ -103,7 +103,7 @@ class Run:
         summary: dict[str, Any] | None = self._files.read_json("summary.json")
         if summary is None:
             return None
-        is_finished = self._is_finished(summary["env_steps"], summary["success_rate"])
+        is_finished = self._is_finished(self._steps(summary), summary["success_rate"])
         return summary if is_finished else None
 
     @property
@@ -112,11 +112,11 @@ class Run:
         return processes(self._config)
 
     @property
-    def env_steps_saved(self) -> int:
-        """Environment steps of the newest checkpoint; 0 if there is none."""
+    def steps_saved(self) -> int:
+        """Steps of the newest checkpoint; 0 if there is none."""
         for checkpoint in checkpoints_of_run(self.out):
             with contextlib.suppress(ValueError):  # damaged
-                return int(read_manifest(checkpoint)["env_steps"])
+                return self._steps(read_manifest(checkpoint))
         return 0
 
     def train(self) -> dict[str, Any]:
@@ -154,7 +154,7 @@ class Run:
             try:
                 return self._train_until_a_learner_dies()
             except LearnerLostError as error:
-                steps = self.env_steps_saved
+                steps = self.steps_saved
                 failures = failures + 1 if steps == steps_at_failure else 1
                 steps_at_failure = steps
                 if failures > MAX_LEARNER_FAILURES:
@@ -163,8 +163,7 @@ class Run:
                         "the run goes on with --resume."
                     ) from error
                 logger.warning(
-                    "A learner is lost; the run goes on from its checkpoint at %d environment "
-                    "steps.",
+                    "A learner is lost; the run goes on from its checkpoint at %d steps.",
                     steps,
                 )
 
@@ -187,7 +186,7 @@ class Run:
         try:
             self._restore(algorithm)
             self._algorithm = algorithm
-            with open_writer(self._files.here("tensorboard"), algorithm.env_steps) as writer:
+            with open_writer(self._files.here("tensorboard"), algorithm.steps) as writer:
                 self._train(algorithm, writer)
             self._algorithm = None  # what is left is quickly done
             return self._finish(algorithm)
@@ -214,40 +213,42 @@ class Run:
 
     def _train(self, algorithm: ODAC, writer: SummaryWriter) -> None:
         start = time.perf_counter() - (self.rows[-1]["wall_s"] if self.rows else 0.0)
-        saved_at = algorithm.env_steps
+        saved_at = algorithm.steps
         algorithm.end_at(self.spec.steps)
         algorithm.on_evaluation = self._note_evaluation
-        if algorithm.env_steps >= self.spec.steps:  # only the last evaluation is missing
+        if algorithm.steps >= self.spec.steps:  # only the last evaluation is missing
             self._reported -= 1
             self._evaluate_thoroughly(algorithm, self.rows[-1])
             self._report(writer)
-        while (left := self.spec.steps - algorithm.env_steps) > 0:
+        while (left := self.spec.steps - algorithm.steps) > 0:
             if left < self.spec.evaluate_every:
                 algorithm.shorten_iteration(left)
             row = self._row(algorithm, algorithm.train())
             self.rows.append(row)
-            is_due = algorithm.env_steps - saved_at >= self.spec.checkpoint_interval
+            is_due = algorithm.steps - saved_at >= self.spec.checkpoint_interval
             is_due = is_due or algorithm.is_losing_a_node
             if is_due:
                 algorithm.drain()  # a checkpoint needs it, and it may bring the last steps
-            is_finished = algorithm.env_steps >= self.spec.steps
+            is_finished = algorithm.steps >= self.spec.steps
             if is_finished or self._looks_solved:
                 figures = self._evaluate_thoroughly(algorithm, row)
-                is_finished = self._is_finished(algorithm.env_steps, figures["success_rate"])
+                is_finished = self._is_finished(algorithm.steps, figures.get("success_rate"))
             row["wall_s"] = round(time.perf_counter() - start, 2)
             self._report(writer, waiting=algorithm.evaluated_env_steps)
             if is_finished:
                 return
             if is_due:
                 self._save_checkpoint(algorithm)
-                saved_at = algorithm.env_steps
+                saved_at = algorithm.steps
 
-    def _evaluate_thoroughly(self, algorithm: ODAC, row: dict[str, Any]) -> dict[str, float]:
-        """Gives a row, the last as it seems, the figures of `final_episodes`."""
+    def _evaluate_thoroughly(self, algorithm: ODAC, row: dict[str, Any]) -> dict[str, Any]:
+        """Gives a row, the last as it seems, the figures of `final_episodes`, or no figures."""
         algorithm.drain()
-        figures = algorithm.evaluate_held_out(self.spec.final_episodes)
+        figures = {}
+        if self.spec.env is not None:
+            figures = algorithm.evaluate_held_out(self.spec.final_episodes)
         row |= {"env_steps": algorithm.env_steps, "updates": algorithm.updates}
-        self._figures[algorithm.env_steps] = figures
+        self._figures[algorithm.steps] = figures
         self._looks_solved = False
         return figures
 
@@ -262,14 +263,14 @@ class Run:
 
         Args:
             writer: TensorBoard's.
-            waiting: Environment steps of the row whose evaluation goes on, if there is one.
+            waiting: Steps of the row whose evaluation goes on, if there is one.
         """
         from rllib_odac.experiments.tensorboard import write_scalars
 
         ended = []
-        while self._reported < len(self.rows) and self.rows[self._reported]["env_steps"] != waiting:
+        while self._reported < len(self.rows) and self._steps(self.rows[self._reported]) != waiting:
             row = self.rows[self._reported]
-            figures = self._figures.pop(row["env_steps"], {})
+            figures = self._figures.pop(self._steps(row), {})
             row |= {name: float(figures[name]) for name in FIGURES if name in figures}
             ended.append(row)
             self._reported += 1
@@ -278,9 +279,14 @@ class Run:
             write_scalars(writer, row)
             self._on_row(row)
 
-    def _is_finished(self, env_steps: int, success_rate: float) -> bool:
+    def _is_finished(self, steps: int, success_rate: float | None) -> bool:
         stop = self.spec.stop_success
-        return env_steps >= self.spec.steps or (stop is not None and success_rate >= stop)
+        is_solved = stop is not None and success_rate is not None and success_rate >= stop
+        return steps >= self.spec.steps or is_solved
+
+    def _steps(self, row: Mapping[str, Any]) -> int:
+        """Progress in a row, a summary or a manifest: updates where there is only a log."""
+        return int(row["updates" if self._config.offline else "env_steps"])
 
     def _row(self, algorithm: ODAC, result: Mapping[str, Any]) -> dict[str, Any]:
         """A row of progress, without the figures of an evaluation that may still go on."""
@@ -296,12 +302,13 @@ class Run:
         from rllib_odac.evaluation.plots import plot_learning_curve
 
         self._save(algorithm, self.out / FINAL)
-        plot_learning_curve(
-            pd.DataFrame(self.rows),
-            self._files.here("learning_curve.png"),
-            f"{self.spec.objective} on {self.spec.env}, seed {self.spec.seed}",
-        )
-        self._files.publish("learning_curve.png")
+        if self.spec.env is not None:
+            plot_learning_curve(
+                pd.DataFrame(self.rows),
+                self._files.here("learning_curve.png"),
+                f"{self.spec.objective} on {self.spec.env}, seed {self.spec.seed}",
+            )
+            self._files.publish("learning_curve.png")
         versions = {name: version(name) for name in PACKAGES}
         summary = self.rows[-1] | {
             "env": self.spec.env,
@@ -319,7 +326,7 @@ class Run:
     def _save_checkpoint(self, algorithm: ODAC) -> None:
         """Writes a checkpoint, and removes the oldest."""
         directory = self.out / CHECKPOINTS
-        self._save(algorithm, directory / f"step_{algorithm.env_steps:09d}")
+        self._save(algorithm, directory / f"step_{algorithm.steps:09d}")
         kept = [each for each in checkpoints_of_run(self.out) if each.parent == directory]
         for old in kept[CHECKPOINTS_KEPT:]:
             old.remove()
@@ -335,7 +342,7 @@ class Run:
         if restore_newest(self.out, algorithm.restore_from_path) is not None:
             text = io.StringIO(self._files.read_text("progress.csv"))
             progress = pd.read_csv(text, float_precision="round_trip")
-            kept = progress[progress["env_steps"] <= algorithm.env_steps]
+            kept = progress[progress.apply(self._steps, axis=1) <= algorithm.steps]
             self.rows = [
                 {str(name): value for name, value in row.items() if not pd.isna(value)}
                 for row in kept.to_dict("records")

@@ -33,9 +33,13 @@ ENV_ID = Rule(lambda v: isinstance(v, str), "the id of an environment")
 class RunSpec:
     """What a run is: everything that decides its result."""
 
-    env: str = setting(MISSING, ENV_ID, "environment, of those that `odac envs` lists")
+    env: str | None = setting(
+        MISSING, ENV_ID.or_none(), "environment, of those that `odac envs` lists"
+    )
     objective: str = setting("odac", NAMED_OBJECTIVE, "method to train with")
-    steps: int = setting(100_000, COUNT, "environment steps to train for", "steps")
+    steps: int = setting(
+        100_000, COUNT, "environment steps to train for, or updates from a log alone", "steps"
+    )
     seed: int = setting(0, SEED, "seed of networks, exploration, replay and environments")
     settings: dict[str, Any] = setting({}, MAPPING, "further settings of `ODACConfig`, by name")
     num_env_runners: int = setting(
@@ -70,6 +74,8 @@ class RunSpec:
         Raises:
             ValueError: With one sentence on the first setting that is wrong.
         """
+        from ray.rllib.algorithms.algorithm_config import NotProvided
+
         from rllib_odac.config import ODACConfig
 
         declared = declarations(RunSpec)
@@ -82,7 +88,7 @@ class RunSpec:
             )
         config: ODACConfig = (
             ODACConfig()
-            .environment(self.env)
+            .environment(self.env if self.env is not None else NotProvided)
             .training(objective=self.objective)
             .env_runners(num_env_runners=self.num_env_runners)
             .learners(num_learners=self.num_learners)
@@ -96,6 +102,10 @@ class RunSpec:
         )
         config.apply_settings(self.settings)
         config.check_settings()
+        if self.env is None:
+            if not config.offline:
+                raise ValueError("env is None, but must be an environment where not offline.")
+            config.evaluation(evaluation_interval=None)
         environments = config.num_envs_per_env_runner
         if environments > STEPS_PAST_THE_END:
             raise ValueError(

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from rllib_odac.config import ODACConfig
 
 UPDATES_PER_CALL = UPDATES_PER_DRAW  # of learners, while samples are under way
+UPDATES_PER_LOG_CALL = 8 * UPDATES_PER_DRAW  # where there are no samples to look after
 # Transitions that may wait for learners to take them in, beyond what each env runner is asked for.
 MOST_WAITING = 50_000
 EPISODES_DROPPED = "episodes_dropped"  # unfinished ones, which no checkpoint holds
@@ -97,6 +98,7 @@ class Training:
         # Environment steps and updates when the replay was empty last, from where both are counted.
         self._learning_since = (0, 0)
         self._awaits_log = config.data is not None  # unless a restore brings the replay
+        self._log_is_known = False  # whether input statistics have it already
         self._last_step: float = math.inf  # environment steps after which no more are asked for
         self._shards: list[list[Any]] = []  # episodes for each learner's replay
         self._transitions = 0  # in them
@@ -132,6 +134,19 @@ class Training:
             elif samples:
                 self._call_learners()
                 self._await_learners()
+
+    def learn_from_log(self, last_update: int) -> None:
+        """Makes updates from the log alone, at most as many as learners are to hear of at once."""
+        if self._awaits_log:
+            self._load_log()
+        num_updates = min(UPDATES_PER_LOG_CALL, last_update - self.updates)
+        with self._metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
+            # Schedules of the learning rate are by updates where there are no environment steps.
+            steps = {NUM_ENV_STEPS_SAMPLED_LIFETIME: self.updates}
+            self.calls.call(self._shards, 0, num_updates=num_updates, timesteps=steps)
+            self._empty_shards()
+            self._take_results(())
+            self._await_learners()
 
     # Samples --------------------------------------------------------------------------------------
 
@@ -364,13 +379,20 @@ class Training:
         if transitions is None:
             self._learning_since = (self.env_steps, self.updates)
         self._awaits_log = self._config.data is not None and transitions is None
+        self._log_is_known = self._awaits_log
 
     def _load_log(self) -> None:
         """Fills the replays from the log, so that learning begins with the next step."""
         config = self._config
         assert config.data is not None
         with self.calls.supervision.waiting("load data"):
-            loaded = load_log(self._learners, config.data, config.data_goal, *config.action_bounds)
+            loaded = load_log(
+                self._learners,
+                config.data,
+                config.data_goal,
+                *config.action_bounds,
+                is_known=self._log_is_known,
+            )
         self._replay_ready = loaded > 0
         self._learning_since = (self.env_steps - config.num_steps_before_learning, self.updates)
         self._awaits_log = False

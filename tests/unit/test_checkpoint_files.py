@@ -252,7 +252,7 @@ def test_rotation_counts_and_does_not_spell(tmp_path):
     run = Run(RunSpec("odac/Box2D-v0", steps=2 * 10**9), tmp_path / "run")
     for env_steps in (999_999_000, 999_999_999, 1_000_000_000, 1_000_000_001):
         algorithm = SimpleNamespace(
-            env_steps=env_steps, save_to_path=lambda path, steps=env_steps: write(Path(path), steps)
+            steps=env_steps, save_to_path=lambda path, steps=env_steps: write(Path(path), steps)
         )
         run._save_checkpoint(algorithm)
     kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())

@@ -177,7 +177,7 @@ def test_messages_name_the_users_function():
     [
         ({"steps": "many"}, "steps is 'many', but must be a whole number"),
         ({"seed": None}, "seed is None, but must be a whole number"),
-        ({"env": None}, "env is None, but must be the id of an environment"),
+        ({"env": 3}, "env is 3, but must be the id of an environment, or None"),
         ({"checkpoint_every": 0}, "checkpoint_every is 0, but must be a whole number of at"),
         ({"checkpoint_every": 499}, "checkpoint_every is 499, but must be at least 500: a ch"),
         ({"stop_success": "often"}, "stop_success is 'often', but must be a number in"),

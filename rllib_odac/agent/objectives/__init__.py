@@ -15,6 +15,7 @@ from rllib_odac.agent.objectives.base import (
 )
 from rllib_odac.agent.objectives.contrastive import ContrastiveObjective
 from rllib_odac.agent.objectives.discern import DISCERNObjective
+from rllib_odac.agent.objectives.gciql import GCBCObjective, GCIQLObjective
 from rllib_odac.agent.objectives.her import HERObjective
 from rllib_odac.agent.objectives.horizon import HorizonObjective
 from rllib_odac.agent.objectives.odac import ODACObjective
@@ -32,6 +33,8 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "uvd": UVDObjective,
     "contrastive": ContrastiveObjective,
     "quasimetric": QuasimetricObjective,
+    "gciql": GCIQLObjective,
+    "gcbc": GCBCObjective,
 }
 
 __all__ = [
@@ -42,6 +45,8 @@ __all__ = [
     "DISCERNObjective",
     "DirectObjective",
     "DiscountedObjective",
+    "GCBCObjective",
+    "GCIQLObjective",
     "HERObjective",
     "HorizonObjective",
     "JudgedTransitions",

@@ -1,0 +1,122 @@
+"""OGBench (Park et al. 2024, arXiv 2410.20092): data made here, its protocol, our learners.
+
+    python benchmarks/ogbench_suite.py --task pointmaze-medium-navigate --method odac --seeds 0 1
+
+Each evaluation is so many episodes of each of an environment's five tasks, with deterministic
+actions; a row holds the mean over the last three evaluations, as OGBench reports it. Published
+figures are of 1,000,000 updates of batch 1,024; what a run had here stands in its row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from ogbench_data import make_data
+
+from rllib_odac.experiments.run import Run
+from rllib_odac.experiments.spec import RunSpec
+from rllib_odac.runtime.cluster import join_or_start
+
+RESULTS = Path(__file__).parent / "results" / "ogbench.csv"
+TASKS, EVALUATIONS = 5, 3
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "odac": ("odac", {}),
+    "gciql": ("gciql", {}),
+    "gcbc": ("gcbc", {}),
+}
+SETTINGS: dict[str, Any] = {
+    "lr": 3e-4,
+    "tau": 0.005,
+    "prior_discount": 0.99,
+    "layer_norm": "all",
+    "replay_capacity": 1_100_000,
+    "num_envs_per_env_runner": 25,
+}
+
+
+def train(task: str, method: str, seed: int, given: argparse.Namespace) -> dict[str, Any]:
+    """One run, which goes on where it stopped, and its row."""
+    environment, _, _ = task.rpartition("-")
+    data = given.data / f"{task}.npz"
+    if not data.exists():
+        make_data(task, data)
+    objective, settings = METHODS[method]
+    settings = SETTINGS | settings | given.settings
+    settings |= {
+        "hidden": given.hidden,
+        "train_batch_size_per_learner": given.batch,
+        "data": str(data),
+        "data_goal": [0, 1],
+        "offline": True,
+    }
+    spec = RunSpec(
+        env=f"rllib_odac.envs.ogbench:ogbench/{environment}-v0",
+        objective=objective,
+        steps=given.updates,
+        seed=seed,
+        settings=settings,
+        evaluate_every=given.every,
+        evaluation_episodes=TASKS * given.episodes,
+        final_episodes=TASKS * given.episodes,
+        checkpoint_every=given.every,
+    )
+    label = f"{method}{given.label}"
+    run = Run(spec, given.runs / f"{task}-{label}-{seed}", resume=True, on_row=_show)
+    run.train()
+    progress = pd.read_csv(Path(run.out.path) / "progress.csv")
+    last = progress.tail(EVALUATIONS)
+    return {
+        "task": task,
+        "method": label,
+        "seed": seed,
+        "success_rate": round(float(last["success_rate"].mean()), 4),
+        "best": float(progress["success_rate"].max()),
+        "updates": int(progress["updates"].iloc[-1]),
+        "batch": given.batch,
+        "hidden": "x".join(map(str, given.hidden)),
+        "episodes": TASKS * given.episodes,
+        "train_s": float(progress["wall_s"].iloc[-1]),
+        "settings": json.dumps(settings | {"data": data.name}, sort_keys=True),
+    }
+
+
+def _show(row: Any) -> None:
+    print({n: row.get(n) for n in ("updates", "success_rate", "final_distance", "wall_s", "q_value",
+          "policy_kl", "discount", "critic_loss")}, flush=True)  # fmt: skip
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--task", nargs="+", default=["pointmaze-medium-navigate"])
+    parser.add_argument("--method", nargs="+", choices=METHODS, default=["odac"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--updates", type=int, default=100_000)
+    parser.add_argument("--every", type=int, default=10_000, help="updates between evaluations")
+    parser.add_argument("--episodes", type=int, default=50, help="of each task an evaluation")
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--hidden", nargs="+", type=int, default=[256, 256])
+    parser.add_argument("--settings", type=json.loads, default={}, help="further ones, as JSON")
+    parser.add_argument("--label", default="", help="after the method's name, for a trial")
+    parser.add_argument("--data", type=Path, default=Path("runs/ogbench_data"))
+    parser.add_argument("--runs", type=Path, default=Path("runs/ogbench"))
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    join_or_start("local", num_cpus=2)
+    for task in given.task:
+        for method in given.method:
+            for seed in given.seeds:
+                row = train(task, method, seed, given)
+                rows = pd.read_csv(given.out).to_dict("records") if given.out.exists() else []
+                key = ("task", "method", "seed")
+                kept = [old for old in rows if any(old[name] != row[name] for name in key)]
+                pd.DataFrame([*kept, row]).to_csv(given.out, index=False)
+                print(row)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""`KnownEnvironment`: what one look at an environment tells a configuration."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rllib_odac.envs.flatten import is_flattened
+from rllib_odac.envs.goals import Goals, goals_of
+
+
+class KnownEnvironment(NamedTuple):
+    """What one look at an environment tells.
+
+    Attributes:
+        goals: When its goals are reached.
+        horizon: Steps after which an episode is cut, or None.
+        has_spec: Whether Gymnasium knows how it was made.
+        pays: Whether it computes rewards for any pair of goals.
+        widths: Numbers in a row of its observations, goals and actions.
+        action_bounds: (A,) lower and (A,) upper ones.
+    """
+
+    goals: Goals
+    horizon: int | None
+    has_spec: bool
+    pays: bool
+    widths: dict[str, int]
+    action_bounds: tuple[np.ndarray, np.ndarray]
+
+
+def look_at(env: Any) -> KnownEnvironment:
+    """What is known of a goal environment, which is closed then."""
+    found = KnownEnvironment(
+        goals_of(env),
+        horizon=env.spec.max_episode_steps if env.spec else None,
+        has_spec=env.spec is not None,
+        pays=hasattr(env.unwrapped, "compute_reward") and not is_flattened(env),
+        widths=_widths(env),
+        action_bounds=(env.action_space.low.ravel(), env.action_space.high.ravel()),
+    )
+    env.close()
+    return found
+
+
+def _widths(env: Any) -> dict[str, int]:
+    spaces = {name: env.observation_space[name] for name in ("observation", "desired_goal")}
+    spaces["actions"] = env.action_space
+    return {name: int(np.prod(space.shape)) for name, space in spaces.items()}
