@@ -22,6 +22,7 @@ PAGES = ("README.md", "docs/results.md", "docs/architecture.md")
 # Of each chart: the results that it shows, and the column of progress that its curves do.
 CHARTS = {
     "paper_comparison": ("paper_comparison", "success_rate"),
+    "paper_ablation": ("paper_ablation", "success_rate"),
     "uniform_tail": ("version_0_1/uniform_tail", "unreached_value"),
 }
 TASKS = {
@@ -69,6 +70,8 @@ def tables() -> dict[str, str]:
     return {
         "success": success_table("paper_comparison"),
         "comparison": task_table("paper_comparison"),
+        "ablation": task_table("paper_ablation"),
+        "distance of the ablation": task_table("paper_ablation", "normalized_distance"),
         "comparison of version 0.1": task_table("version_0_1/paper_comparison"),
     }
 
