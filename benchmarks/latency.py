@@ -30,7 +30,8 @@ import pandas as pd
 import torch
 
 from rllib_odac import load_policy
-from rllib_odac.agent.networks import RunningNormalizer, SquashedGaussianPolicy
+from rllib_odac.agent.networks import RunningNormalizer
+from rllib_odac.agent.policies import SquashedGaussianPolicy
 from rllib_odac.deploy import FORMATS, export_policy
 from rllib_odac.deploy.files import files_of, read_policy
 from rllib_odac.deploy.spec import INPUTS, BoxSpec, PolicySpec

@@ -25,6 +25,7 @@ from rllib_odac.checkpoints.networks import networks_files
 from rllib_odac.config import ODACConfig
 from rllib_odac.deploy.files import policy_files
 from rllib_odac.env_runner import GoalEnvRunner
+from rllib_odac.envs.actions import actions_of
 from rllib_odac.ray_compat import next_checkpoint
 from rllib_odac.runtime.cluster import check_room, processes
 from rllib_odac.runtime.env_runner_requests import stop_env_runners
@@ -380,7 +381,7 @@ class ODAC(Algorithm):
         sizes = {name: list(space.shape) for name, space in observation.spaces.items()}
         return {
             "env": str(self.config.env),
-            "spaces": sizes | {"actions": list(action.shape)},
+            "spaces": sizes | {"actions": [actions_of(action).width]},
             "objective": type(self.config.build_objective()).__name__,
         }
 

@@ -8,7 +8,6 @@ from copy import copy
 from typing import TYPE_CHECKING, Any, Self
 
 import gymnasium as gym
-import numpy as np
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.utils.annotations import override
@@ -19,6 +18,7 @@ from rllib_odac.agent.objectives import Objective, make_objective, objective_cla
 from rllib_odac.agent.rules import Rules
 from rllib_odac.data.load import check_log, logged_spaces
 from rllib_odac.envs import make_env
+from rllib_odac.envs.actions import Actions, actions_of
 from rllib_odac.envs.goals import Goals
 from rllib_odac.envs.known import KnownEnvironment, look_at
 from rllib_odac.ray_compat import registered_env_creator
@@ -216,7 +216,12 @@ class ODACConfig(AlgorithmConfig, Settings):
             return
         known = self._environment
         if self.data is not None:
-            check_log(self.data, self.data_goal, known.widths, str(self.env))
+            check_log(self.data, self.data_goal, known.widths, known.actions, str(self.env))
+        if self.action_noise and known.actions.choices is not None:
+            raise ValueError(
+                f"action_noise is {self.action_noise}, but must be 0 where there are finitely many "
+                f"actions, as in '{self.env}': random_action_share explores them."
+            )
         if not known.has_spec:
             return  # made by hand: it ends its episodes as it likes
         limit = self.max_episode_steps or known.horizon
@@ -287,11 +292,9 @@ class ODACConfig(AlgorithmConfig, Settings):
         return goals
 
     @property
-    def action_bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        """(A,) lower and (A,) upper bounds of the environment's actions, or of the log's."""
-        if self.env is None:
-            return self.action_space.low, self.action_space.high
-        return self._environment.action_bounds
+    def actions(self) -> Actions:
+        """How rows of numbers, as replays hold them, stand for actions of environment or log."""
+        return actions_of(self.action_space) if self.env is None else self._environment.actions
 
     @property
     def environment_pays(self) -> bool:

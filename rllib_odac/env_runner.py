@@ -25,6 +25,7 @@ from ray.rllib.utils.metrics import ENV_RESET_TIMER, ENV_STEP_TIMER, SAMPLE_TIME
 
 from rllib_odac.agent.exploration import ExplorationGoalAssignment, HeldRandomActions
 from rllib_odac.envs import make_vector_env
+from rllib_odac.envs.actions import actions_of
 from rllib_odac.envs.goals import reported_distance, reported_success
 from rllib_odac.ray_compat import was_restarted
 from rllib_odac.replay.episodes import COLUMNS, Array, GoalEpisode, OpenEpisodes, check_it_ends
@@ -72,10 +73,7 @@ class GoalEnvRunner(SingleAgentEnvRunner):
             return  # a log is all there is
         self.num_envs = config.num_envs_per_env_runner
         self.env = make_vector_env(config.env_specifier(), self.num_envs, **config.env_arguments)
-        space = self.env.single_action_space
-        self._action_low, self._action_high = space.low, space.high
-        self._action_range = space.high - space.low
-        self._is_unit_box = bool((space.low == -1).all() and (space.high == 1).all())
+        self._action_space = actions_of(self.env.single_action_space)
         self._needs_initial_reset = True
         make_callback(
             "on_environment_created",
@@ -165,7 +163,7 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         while (results := self._attempt(self.env.reset, seed=seeds)) is None:
             seeds = self.rng.integers(TRAINING_SEEDS, size=self.num_envs).tolist()
         observation, _ = results
-        action_dim, goal_dim = len(self._action_low), observation["desired_goal"].shape[-1]
+        action_dim, goal_dim = self._action_space.width, observation["desired_goal"].shape[-1]
         steps = self.config.random_action_steps
         self._random_actions = HeldRandomActions(self.num_envs, action_dim, steps)
         self._goals = ExplorationGoalAssignment(self.num_envs, goal_dim, self._own_goal_share)
@@ -181,7 +179,7 @@ class GoalEnvRunner(SingleAgentEnvRunner):
     def _step(self, explore: bool, random_actions: bool, episodes: list[GoalEpisode]) -> int:
         """Makes one vectorised step; returns how many environments made a real one."""
         actions = self._actions(explore, random_actions)
-        results = self._attempt(self.env.step, self._to_env(actions))
+        results = self._attempt(self.env.step, self._action_space.to_env(actions))
         if results is None:  # the environments were made anew
             self._reset()
             return 0
@@ -236,9 +234,9 @@ class GoalEnvRunner(SingleAgentEnvRunner):
             return None
 
     def _actions(self, explore: bool, random_actions: bool) -> Array:
-        """(N, A) actions in [−1, 1]."""
+        """(N, A) actions, as replays hold them."""
         config = self.config
-        shape = (self.num_envs, len(self._action_low))
+        shape = (self.num_envs, self._action_space.width)
         if not explore:
             return self._module_actions(self.module.forward_inference)
         # RLlib tells each runner what all have made, but only between iterations.
@@ -246,8 +244,9 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         steps = max(self.num_env_steps_sampled_lifetime, mine)
         if random_actions or steps < config.num_initial_random_steps:
             everywhere = np.ones(self.num_envs, bool)
-            return self._random_actions.step(self.rng.uniform(-1, 1, size=shape), everywhere)
-        uniform = self.rng.uniform(-1, 1, size=shape)
+            uniform = self._action_space.uniform(self.rng, self.num_envs)
+            return self._random_actions.step(uniform, everywhere)
+        uniform = self._action_space.uniform(self.rng, self.num_envs)
         noise = torch.from_numpy(self.rng.standard_normal(shape, dtype=np.float32))
         actions = self._module_actions(self.module.forward_exploration, noise=noise)
         if config.action_noise > 0:
@@ -263,22 +262,15 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         return forward({Columns.OBS: obs, **inputs})[Columns.ACTIONS].numpy()
 
     def act(self, observation: dict[str, Array]) -> Array:
-        """The deterministic action (A,) for one observation, in the environment's bounds."""
+        """The deterministic action for one observation, as the environment takes it."""
         return self.decide(observation)[1]
 
     def decide(self, observation: dict[str, Array]) -> tuple[Array, Array]:
-        """The deterministic action (A,) in [−1, 1], and the same in the environment's bounds."""
+        """The deterministic action (A,) as replays hold it, and the environment's own."""
         columns = _checked({name: observation[name][None] for name in COLUMNS})
         obs = {name: torch.from_numpy(values) for name, values in columns.items()}
         actions = self.module.forward_inference({Columns.OBS: obs})[Columns.ACTIONS].numpy()
-        return actions[0], self._to_env(actions)[0]
-
-    def _to_env(self, actions: Array) -> Array:
-        """Actions in the environment's bounds."""
-        if self._is_unit_box:
-            return actions.copy()  # an environment may write on them
-        scaled = self._action_low + (actions + 1) / 2 * self._action_range
-        return np.clip(scaled, self._action_low, self._action_high)  # rounding may exceed them
+        return actions[0], self._action_space.to_env(actions)[0]
 
     @property
     def unfinished_steps(self) -> int:
@@ -336,7 +328,7 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         running = np.ones(self.num_envs, dtype=bool)
         while running.any():
             actions = self._actions(explore=False, random_actions=False)
-            results = self._attempt(self.env.step, self._to_env(actions))
+            results = self._attempt(self.env.step, self._action_space.to_env(actions))
             if results is None:
                 return None
             self._observation, reward, terminated, truncated, infos = results

@@ -19,6 +19,7 @@ from ray.rllib.utils.annotations import override
 from torch import Tensor, nn
 
 from rllib_odac.agent.actor_critic import ActorCritic
+from rllib_odac.envs.actions import actions_of
 
 NETWORKS = "networks."  # before the name of each of its parameters
 TRAINED_ALONE = (  # which acting does not need
@@ -31,17 +32,20 @@ class ODACRLModule(TorchRLModule, InferenceOnlyAPI):
 
     Observations are the dict of a goal environment, with `observation` (B, D), `achieved_goal`
     (B, G) and `desired_goal` (B, G) in the environment's units. Actions are in [−1, 1]^A, RLlib's
-    convention for normalised actions (`normalize_actions=True`). Training does not go through
+    convention for normalised actions (`normalize_actions=True`), or one-hot rows of n numbers where
+    there are finitely many, as `envs.actions` says. Training does not go through
     RLlib's `forward_train`: the learner calls `agent.update.compute_update` with `networks`.
     """
 
     @override(RLModule)
     def setup(self) -> None:
         space: gym.spaces.Dict = self.observation_space
+        actions = actions_of(self.action_space)
         self.networks = ActorCritic(
             gym.spaces.flatdim(space["observation"]),
             gym.spaces.flatdim(space["desired_goal"]),
-            gym.spaces.flatdim(self.action_space),
+            actions.width,
+            is_finite=actions.choices is not None,
             acting_only=self.inference_only,
             **self.model_config,  # what `ODACConfig` puts there
         )
@@ -52,10 +56,9 @@ class ODACRLModule(TorchRLModule, InferenceOnlyAPI):
 
     @override(TorchRLModule)
     def _forward_inference(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
-        """Deterministic actions: the squashed mean, always inside the bounds."""
+        """Deterministic actions: the squashed mean, or the likeliest of finitely many."""
         with torch.no_grad():
-            mean, _ = self.networks.policy(self._policy_inputs(batch))
-            return {Columns.ACTIONS: torch.tanh(mean)}
+            return {Columns.ACTIONS: self.networks.policy.mode(self._policy_inputs(batch))}
 
     @override(TorchRLModule)
     def _forward_exploration(self, batch: dict[str, Any], **kwargs: Any) -> dict[str, Any]:

@@ -14,9 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rllib_odac.agent.action_prior import ActionPrior, PriorInputs
+from rllib_odac.agent.action_prior import ActionPrior, CategoricalPrior, PriorInputs
 from rllib_odac.agent.batch import Batch, Inputs
+from rllib_odac.agent.critics import ActionCritics
 from rllib_odac.agent.objectives import HorizonObjective, Objective, ODACObjective
+from rllib_odac.agent.policies import CategoricalPolicy
 from rllib_odac.agent.rules import Rules
 from rllib_odac.agent.update import compute_update
 from rllib_odac.maths.tabular import TabularODAC
@@ -28,13 +30,13 @@ COPIES = 10  # of each state and action in a batch: a probability is a share of 
 
 
 class TablePolicy(nn.Module):
-    """π(a | s) of two actions; `sample` gives the mixture and its expected log-probability."""
+    """π(a | s) of two actions; `mixture` gives it with its expected log-probability."""
 
     def __init__(self, num_states: int) -> None:
         super().__init__()
         self.logit = nn.Parameter(torch.zeros(num_states, dtype=torch.float64))
 
-    def sample(self, state: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def mixture(self, state: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         logit = self.logit[state]
         second = torch.sigmoid(logit)
         log_probs = nn.functional.logsigmoid(torch.stack([-logit, logit]))
@@ -92,15 +94,21 @@ class TableCritics(nn.Module):
         second = (1 + actions.squeeze(-1)) / 2
         return (1 - second) * table[:, state, 0] + second * table[:, state, 1]
 
+    def lowest(
+        self, state: Tensor, actions: Tensor, chosen: None = None, frozen: bool = False
+    ) -> Tensor:
+        return self(state, actions, frozen).amin(0)
+
 
 class TableDynamics(nn.Module):
     """A table log p(s' | s, a) over states in the place of a density over goals."""
 
     is_learned = True
 
-    def __init__(self, num_states: int) -> None:
+    def __init__(self, num_states: int, num_actions: int = 2) -> None:
         super().__init__()
-        self.logits = nn.Parameter(torch.zeros(num_states, 2, num_states, dtype=torch.float64))
+        shape = num_states, num_actions, num_states
+        self.logits = nn.Parameter(torch.zeros(shape, dtype=torch.float64))
 
     def forward(self, state_action: Tensor) -> tuple[Tensor, Tensor]:
         state, action = state_action.unbind(-1)
@@ -219,11 +227,30 @@ def minimise(
     tables: Tables | None = None,
     steps: int = STEPS,
 ) -> Learned:
-    """Minimises the summed loss of `compute_update` with Adam."""
+    """What tables are when `descend` is done with them."""
     tables = tables or Tables(num_states)
+    descend(objective, batch, tables, steps)
+    with torch.no_grad():
+        states = torch.arange(num_states)
+        actions, log_prob = tables.policy.mixture(states, states)
+        q_value = tables.critic.lowest(states, actions)
+        at = PriorInputs(states, states, states)
+        second = (1 + actions.squeeze(-1)) / 2
+        return Learned(
+            value=(q_value - tables.action_prior.kl(tables.policy, at, actions, log_prob)).numpy(),
+            policy=torch.stack([1 - second, second], -1).numpy(),
+            log_prob_goal=tables.dynamics.logits.log_softmax(-1)[..., goal].numpy(),
+            state_value=tables.state_value.table.squeeze(-1).numpy(),
+        )
+
+
+def descend(
+    objective: Objective, batch: Batch, tables: Tables, steps: int = STEPS, lr: float = 0.1
+) -> None:
+    """Minimises the summed loss of `compute_update` with Adam."""
     own = [p for name, p in tables.named_parameters() if not name.startswith("dynamics")]
     learning_rates = [
-        {"params": own, "lr": 0.1},
+        {"params": own, "lr": lr},
         {"params": [tables.dynamics.logits], "lr": 1.0},
     ]
     optimizer = torch.optim.Adam(learning_rates)
@@ -234,18 +261,42 @@ def minimise(
         loss.backward()
         optimizer.step()
         schedule.step()
+
+
+class ChoiceTables(Tables):
+    """The product's own policy and critics over finitely many actions, of one-hot states.
+
+    Without hidden layers they are tables.
+    """
+
+    def __init__(self, num_states: int, num_actions: int, hidden: tuple[int, ...] = ()) -> None:
+        super().__init__(num_states, prior=CategoricalPrior())
+        self.policy = CategoricalPolicy(num_states, num_actions, hidden).double()
+        self.critic = ActionCritics(num_states, num_actions, hidden).double()
+        self.target_critic = self.critic
+        self.dynamics = TableDynamics(num_states, num_actions)
+
+
+def learn_choices(mdp: TabularODAC, hidden: tuple[int, ...], lr: float) -> tuple[Tensor, Tensor]:
+    """V(s) (S,) and π(a | s) (S, n) of `ChoiceTables`, from every transition."""
+    num_states, num_actions = mdp.transitions.shape[:2]
+    batch, states = all_transitions(mdp), torch.eye(num_states, dtype=torch.float64)
+    state, action = batch.inputs.state_action.unbind(-1)
+    chosen = torch.eye(num_actions, dtype=torch.float64)[action]
+    batch = batch._replace(
+        transitions=batch.transitions._replace(actions=chosen),
+        inputs=batch.inputs._replace(
+            state_goal=states[state], next_state_goal=states[batch.inputs.next_state_goal]
+        ),
+    )
+    torch.manual_seed(0)
+    tables = ChoiceTables(num_states, num_actions, hidden)
+    descend(ODACObjective(mdp.prior_discount), batch, tables, lr=lr)
     with torch.no_grad():
-        states = torch.arange(num_states)
-        actions, log_prob = tables.policy.sample(states, states)
-        q_value = tables.critic(states, actions).amin(0)
+        policy, log_prob = tables.policy.mixture(states, states)
         at = PriorInputs(states, states, states)
-        second = (1 + actions.squeeze(-1)) / 2
-        return Learned(
-            value=(q_value - tables.action_prior.kl(tables.policy, at, actions, log_prob)).numpy(),
-            policy=torch.stack([1 - second, second], -1).numpy(),
-            log_prob_goal=tables.dynamics.logits.log_softmax(-1)[..., goal].numpy(),
-            state_value=tables.state_value.table.squeeze(-1).numpy(),
-        )
+        kl = tables.action_prior.kl(tables.policy, at, policy, log_prob)
+        return tables.critic.lowest(states, policy) - kl, policy
 
 
 def corridor() -> TabularODAC:

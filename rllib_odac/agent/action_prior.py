@@ -12,14 +12,15 @@ import copy
 import importlib
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from rllib_odac.agent.networks import SquashedGaussianPolicy, call_frozen, mlp
-from rllib_odac.maths.losses import action_prior_kl, gaussian_kl
+from rllib_odac.agent.networks import call_frozen, mlp
+from rllib_odac.agent.policies import CategoricalPolicy, Policy
+from rllib_odac.maths.losses import action_prior_kl
 
 UNIFORM, BEHAVIOR, PREVIOUS = "uniform", "behavior", "previous"
 LOG_STD_RANGE = (-3.0, 1.0)  # of a component of the behaviour: a sharper one follows single actions
@@ -46,9 +47,7 @@ class ActionPrior(nn.Module):
 
     needs_state = False  # whether `PriorInputs.state` is looked at
 
-    def kl(
-        self, policy: SquashedGaussianPolicy, at: PriorInputs, actions: Tensor, log_prob: Tensor
-    ) -> Tensor:
+    def kl(self, policy: Policy, at: PriorInputs, actions: Tensor, log_prob: Tensor) -> Tensor:
         """(B,) KL(π(·|s,g) ‖ p(·|s)) in nats, or an estimate of it from one action.
 
         Differentiable to the policy, and to nothing of the prior.
@@ -56,8 +55,8 @@ class ActionPrior(nn.Module):
         Args:
             policy: π.
             at: B states.
-            actions: (B, A) of π.
-            log_prob: (B,) their log π(a | s, g).
+            actions: (B, A) of π, as its `mixture` gives them.
+            log_prob: Their log π(a | s, g), as `mixture` gives it.
         """
         return action_prior_kl(log_prob, actions)
 
@@ -65,7 +64,7 @@ class ActionPrior(nn.Module):
         """() what a learned prior minimises over replayed actions (B, A), or None."""
         return None
 
-    def follow(self, policy: SquashedGaussianPolicy, num_updates: int) -> None:
+    def follow(self, policy: Policy, num_updates: int) -> None:
         """Moves on to the policy after so many updates, if the prior is one that moves."""
 
 
@@ -82,9 +81,7 @@ class GivenPrior(ActionPrior):
         super().__init__()
         self._factory = factory
 
-    def kl(
-        self, policy: SquashedGaussianPolicy, at: PriorInputs, actions: Tensor, log_prob: Tensor
-    ) -> Tensor:
+    def kl(self, policy: Policy, at: PriorInputs, actions: Tensor, log_prob: Tensor) -> Tensor:
         return action_prior_kl(log_prob, actions, self._factory(at.observation))
 
 
@@ -125,9 +122,7 @@ class BehaviorPrior(ActionPrior):
         log_weight = weight.squeeze(-1).log_softmax(-1)
         return torch.logsumexp(log_weight + log_prob.sum(-1), dim=-1)
 
-    def kl(
-        self, policy: SquashedGaussianPolicy, at: PriorInputs, actions: Tensor, log_prob: Tensor
-    ) -> Tensor:
+    def kl(self, policy: Policy, at: PriorInputs, actions: Tensor, log_prob: Tensor) -> Tensor:
         assert at.state is not None
         likelihood: Tensor = call_frozen(self, at.state, actions)
         return log_prob - likelihood
@@ -138,34 +133,80 @@ class BehaviorPrior(ActionPrior):
 
 
 class PreviousPolicyPrior(ActionPrior):
-    """The policy of some updates ago, copied anew every so often.
-
-    Both are Gaussians behind the same squashing, which the KL does not see: it has a closed form.
+    """The policy of some updates ago, copied anew every so often; the KL has a closed form.
 
     Args:
         policy: A policy of the same shape, which becomes the copy.
         interval: Updates between two copies.
     """
 
-    def __init__(self, policy: SquashedGaussianPolicy, interval: int) -> None:
+    def __init__(self, policy: Policy, interval: int) -> None:
         super().__init__()
         self.policy = policy.requires_grad_(False)
         self._interval = interval
 
-    def kl(
-        self, policy: SquashedGaussianPolicy, at: PriorInputs, actions: Tensor, log_prob: Tensor
-    ) -> Tensor:
-        return gaussian_kl(*policy(at.state_goal), *self.policy(at.state_goal)).sum(-1)
+    def kl(self, policy: Policy, at: PriorInputs, actions: Tensor, log_prob: Tensor) -> Tensor:
+        return policy.kl_to(self.policy, at.state_goal)
 
     @torch.no_grad()
-    def follow(self, policy: SquashedGaussianPolicy, num_updates: int) -> None:
+    def follow(self, policy: Policy, num_updates: int) -> None:
         if num_updates % self._interval == 0:
             self.policy.load_state_dict(policy.state_dict())
 
 
+class CategoricalPrior(ActionPrior):
+    """The uniform choice of one of n actions, and the interface of other priors over them."""
+
+    def kl(self, policy: Policy, at: PriorInputs, actions: Tensor, log_prob: Tensor) -> Tensor:
+        """(B,) the exact Σ_a π(a) (log π(a) − log p(a)), of π (B, n) and log π (B, n)."""
+        return (actions * (log_prob - self.log_probs(at, actions.shape[-1]))).sum(-1)
+
+    def log_probs(self, at: PriorInputs, num_actions: int) -> Tensor | float:
+        """(B, n) constant log p(a | s) of each action, or one number for all of them."""
+        return -math.log(num_actions)
+
+
+class GivenCategoricalPrior(CategoricalPrior):
+    """A distribution that the user gives: of observations a `Categorical` of batch shape (B,)."""
+
+    def __init__(self, factory: ActionPriorFactory) -> None:
+        super().__init__()
+        self._factory = factory
+
+    def log_probs(self, at: PriorInputs, num_actions: int) -> Tensor | float:
+        distribution: Any = self._factory(at.observation)
+        logits: Tensor = distribution.logits
+        return logits.log_softmax(-1)
+
+
+class CategoricalBehaviorPrior(CategoricalPrior):
+    """π_β(a | s) over n actions, the behaviour in the replay, by maximum likelihood."""
+
+    needs_state = True
+
+    def __init__(self, state_dim: int, num_actions: int, hidden: Sequence[int]) -> None:
+        super().__init__()
+        self.net = mlp([state_dim, *hidden, num_actions])
+
+    def forward(self, state: Tensor) -> Tensor:
+        """(B, n) log π_β(a | s) in states (B, D + G)."""
+        log_probs: Tensor = self.net(state).log_softmax(-1)
+        return log_probs
+
+    def log_probs(self, at: PriorInputs, num_actions: int) -> Tensor | float:
+        assert at.state is not None
+        log_probs: Tensor = call_frozen(self, at.state)
+        return log_probs
+
+    def loss(self, at: PriorInputs, actions: Tensor) -> Tensor | None:
+        assert at.state is not None
+        log_probs: Tensor = self(at.state)
+        return -(log_probs * actions).sum(-1).mean()
+
+
 def make_action_prior(
     kind: str | ActionPriorFactory,
-    policy: SquashedGaussianPolicy,
+    policy: Policy,
     state_dim: int,
     hidden: Sequence[int],
     *,
@@ -182,13 +223,16 @@ def make_action_prior(
         num_components: Of "behavior".
         interval: Of "previous".
     """
+    is_finite = isinstance(policy, CategoricalPolicy)
     if kind == UNIFORM:
-        return ActionPrior()
-    if kind == BEHAVIOR:
-        return BehaviorPrior(state_dim, policy.action_dim, hidden, num_components)
+        return CategoricalPrior() if is_finite else ActionPrior()
     if kind == PREVIOUS:
         return PreviousPolicyPrior(copy.deepcopy(policy), interval)
-    return GivenPrior(find_factory(kind))
+    if kind == BEHAVIOR and is_finite:
+        return CategoricalBehaviorPrior(state_dim, policy.action_dim, hidden)
+    if kind == BEHAVIOR:
+        return BehaviorPrior(state_dim, policy.action_dim, hidden, num_components)
+    return (GivenCategoricalPrior if is_finite else GivenPrior)(find_factory(kind))
 
 
 def find_factory(given: str | ActionPriorFactory) -> ActionPriorFactory:

@@ -12,17 +12,16 @@ from rllib_odac.agent.action_prior import (
     ActionPriorFactory,
     make_action_prior,
 )
+from rllib_odac.agent.critics import ActionCritics, CriticEnsemble
 from rllib_odac.agent.networks import (
-    CriticEnsemble,
     GoalDynamics,
     RunningNormalizer,
-    SquashedGaussianPolicy,
     mlp,
     policy_inputs,
 )
 from rllib_odac.agent.objectives.auxiliary import Auxiliary, LearnedValues
+from rllib_odac.agent.policies import CategoricalPolicy, SquashedGaussianPolicy
 from rllib_odac.agent.rules import Rules
-from rllib_odac.maths.losses import LOG_2
 
 EXPLICIT_POSTERIOR = Rules()
 INITIAL_KL_WEIGHT = 0.1  # where `kl_weight="auto"` starts
@@ -36,7 +35,7 @@ class ActorCritic(nn.Module):
     Args:
         observation_dim: D.
         goal_dim: G.
-        action_dim: A.
+        action_dim: A, or n of finitely many actions, which are one-hot rows of n numbers.
         hidden: Widths of the hidden layers of every network.
         kl_weight: Weight of KL(π‖p) in the value, or "auto" to learn it.
         num_critics: E.
@@ -52,6 +51,7 @@ class ActorCritic(nn.Module):
         previous_policy_updates: Updates between two moves of the prior "previous".
         rules: How values are estimated and the policy follows them.
         auxiliary: What an objective learns besides, or None.
+        is_finite: Whether there are finitely many actions.
         acting_only: Whether to build only what acting needs.
     """
 
@@ -81,6 +81,7 @@ class ActorCritic(nn.Module):
         previous_policy_updates: int = 1000,
         rules: Rules = EXPLICIT_POSTERIOR,
         auxiliary: Auxiliary | None = None,
+        is_finite: bool = False,
         acting_only: bool = False,
     ) -> None:
         super().__init__()
@@ -97,7 +98,8 @@ class ActorCritic(nn.Module):
         self.register_buffer("goal_scale", torch.ones(()))
         self.register_buffer("goal_scale_known", torch.zeros((), dtype=torch.bool))
         everywhere = layer_norm == "all"
-        self.policy = SquashedGaussianPolicy(state_dim + goal_dim, action_dim, hidden, everywhere)
+        policy_class = CategoricalPolicy if is_finite else SquashedGaussianPolicy
+        self.policy = policy_class(state_dim + goal_dim, action_dim, hidden, everywhere)
         if isinstance(kl_weight, str):  # "auto"
             self.log_kl_weight = nn.Parameter(torch.tensor(math.log(INITIAL_KL_WEIGHT)))
         else:
@@ -107,13 +109,13 @@ class ActorCritic(nn.Module):
             return
         if isinstance(auxiliary, LearnedValues):
             num_critics = 0  # it has its own
-        critics = [
-            CriticEnsemble(
-                state_dim + goal_dim + action_dim, hidden, num_critics, layer_norm != "none"
+        critic_class = ActionCritics if is_finite else CriticEnsemble
+        self.critic, self.target_critic = (
+            critic_class(
+                state_dim + goal_dim, action_dim, hidden, num_critics, layer_norm != "none"
             )
             for _ in range(2)
-        ]
-        self.critic, self.target_critic = critics
+        )
         self.target_critic.requires_grad_(False).load_state_dict(self.critic.state_dict())
         self.dynamics = GoalDynamics(
             state_dim + action_dim,
@@ -167,8 +169,8 @@ class ActorCritic(nn.Module):
 
     @property
     def target_kl(self) -> float:
-        """KL to the uniform action prior, in nats, that a policy of entropy −A nats has."""
-        return self.action_dim * (1 + LOG_2)
+        """KL to the uniform action prior, in nats, that `kl_weight="auto"` keeps."""
+        return self.policy.target_kl
 
     def normalize_goal(self, goal: Tensor) -> Tensor:
         """Goals (..., G) in goal scales around the centre of those seen."""

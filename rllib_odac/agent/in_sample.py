@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rllib_odac.agent.actor_critic import ActorCritic
 from rllib_odac.agent.batch import Batch
+from rllib_odac.agent.critics import ActionCritics
 from rllib_odac.agent.rules import ADVANTAGE, EXPECTILE, IMITATION, POSTERIOR
 from rllib_odac.maths.losses import (
     LOG_2,
@@ -44,7 +45,7 @@ def in_sample_value(networks: ActorCritic, batch: Batch, kl_weight: Tensor) -> I
     assert networks.state_value is not None
     inputs, rules = batch.inputs, networks.rules
     with torch.no_grad():
-        q_value = networks.target_critic(inputs.state_goal, batch.transitions.actions).amin(0)
+        q_value = networks.target_critic.lowest(inputs.state_goal, batch.transitions.actions)
         next_value = networks.state_value(inputs.next_state_goal).squeeze(-1)
     advantage = q_value - networks.state_value(inputs.state_goal).squeeze(-1)
     if rules.values == EXPECTILE:
@@ -89,7 +90,8 @@ def conservative_loss(networks: ActorCritic, batch: Batch, q_values: Tensor) -> 
     """() log ∫ exp Q(s, a, g) da − Q of replayed actions, summed over critics.
 
     Conservative Q-learning's regulariser (Kumar et al. 2020, arXiv 2006.04779, eq. 4). The integral
-    is estimated from one uniform action and one of the policy, each weighted by its density.
+    is estimated from one uniform action and one of the policy, each weighted by its density; of
+    finitely many actions it is their sum.
 
     Args:
         networks: The actor-critic.
@@ -97,6 +99,8 @@ def conservative_loss(networks: ActorCritic, batch: Batch, q_values: Tensor) -> 
         q_values: (E, B) of replayed actions.
     """
     state_goal = batch.inputs.state_goal
+    if isinstance(networks.critic, ActionCritics):
+        return (networks.critic.each(state_goal).logsumexp(-1) - q_values).mean(-1).sum()
     with torch.no_grad():
         uniform = 2 * torch.special.ndtr(batch.noise[1]) - 1  # of a normal one
         actions, log_prob = networks.policy.sample(state_goal, batch.noise[0])

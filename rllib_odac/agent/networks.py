@@ -1,8 +1,4 @@
-"""The networks of the actor-critic as plain PyTorch modules, without anything of RLlib.
-
-They take normalised inputs. Critics are evaluated together in batched products, because small
-matrices are bound by overhead.
-"""
+"""The model, the normalisation and layers of networks: plain PyTorch, without anything of RLlib."""
 
 from __future__ import annotations
 
@@ -12,13 +8,10 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rllib_odac.maths.losses import LOG_2
 
-LOG_STD_RANGE = (-5.0, 2.0)
-LARGEST_ACTION = 0.999  # of whose inverse tanh a likelihood is taken: that of 1 is infinite
 STD_FLOOR = 1e-4  # of normalised features, in their units
 
 
@@ -40,143 +33,6 @@ def call_frozen(module: nn.Module, *inputs: Tensor) -> Any:
     """What a module says, differentiable to its inputs but not to its parameters."""
     constants = {name: value.detach() for name, value in module.named_parameters()}
     return torch.func.functional_call(module, constants, inputs)
-
-
-class SquashedGaussianPolicy(nn.Module):
-    """π(a | s, g): a Gaussian squashed by tanh into [−1, 1]^A (Haarnoja et al. 2018, appendix C).
-
-    Args:
-        input_dim: Width of the normalised input.
-        action_dim: A.
-        hidden: Widths of the hidden layers.
-        layer_norm: Normalise each hidden layer before its ReLU.
-    """
-
-    def __init__(
-        self, input_dim: int, action_dim: int, hidden: Sequence[int], layer_norm: bool = False
-    ) -> None:
-        super().__init__()
-        self.action_dim = action_dim
-        self.net = mlp([input_dim, *hidden, 2 * action_dim], layer_norm)
-
-    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log standard deviation before the squashing, each (B, A)."""
-        mean, log_std = self.net(inputs).chunk(2, dim=-1)
-        low, high = LOG_STD_RANGE
-        return mean, torch.tanh(log_std) * (0.5 * (high - low)) + 0.5 * (high + low)
-
-    def sample(self, inputs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Actions for given standard normal noise, and their log-probability.
-
-        Args:
-            inputs: (B, I).
-            noise: (B, A) standard normal. Given from outside so that the pass is a function.
-
-        Returns:
-            (B, A) actions in [−1, 1] and (B,) log π(a | s, g), both differentiable.
-        """
-        mean, log_std = self(inputs)
-        raw = torch.addcmul(mean, log_std.exp(), noise)
-        # log(1 − tanh²(u)) = 2 log 2 − 2 log(eᵘ + e⁻ᵘ), without cancellation at large |u|
-        log_prob = 2 * torch.logaddexp(raw, -raw) - log_std - 0.5 * noise.square()
-        constant = 0.5 * math.log(2 * math.pi) + 2 * LOG_2
-        return torch.tanh(raw), log_prob.sum(-1) - noise.shape[-1] * constant
-
-    def log_prob(self, inputs: Tensor, actions: Tensor) -> Tensor:
-        """(B,) log π(a | s, g) of given actions (B, A), such as those of a log.
-
-        Actions at the bounds count as ±0.999.
-        """
-        mean, log_std = self(inputs)
-        raw = torch.atanh(actions.clamp(-LARGEST_ACTION, LARGEST_ACTION))
-        log_prob: Tensor = -0.5 * ((raw - mean) * torch.exp(-log_std)).square() - log_std
-        # log(1 − tanh²(u)) as in `sample`
-        log_prob = log_prob + 2 * torch.logaddexp(raw, -raw)
-        constant = 0.5 * math.log(2 * math.pi) + 2 * LOG_2
-        return torch.sum(log_prob, dim=-1) - actions.shape[-1] * constant
-
-
-class CriticEnsemble(nn.Module):
-    """E independent critics Q(s, a, g) evaluated as one batched matrix product a layer.
-
-    Args:
-        input_dim: Width of the normalised input, the action included.
-        hidden: Widths of the hidden layers.
-        num_critics: E.
-        layer_norm: Normalise each hidden layer before its ReLU.
-    """
-
-    def __init__(
-        self,
-        input_dim: int,
-        hidden: Sequence[int],
-        num_critics: int = 2,
-        layer_norm: bool = False,
-    ) -> None:
-        super().__init__()
-        self.num_critics = num_critics
-        self.layer_norm = layer_norm
-        sizes = [input_dim, *hidden, 1]
-        self.weights = nn.ParameterList()
-        self.biases = nn.ParameterList()
-        for inputs, outputs in pairwise(sizes):
-            bound = 1 / math.sqrt(inputs)  # nn.Linear's own initialisation
-            weight = torch.empty(num_critics, inputs, outputs).uniform_(-bound, bound)
-            self.weights.append(nn.Parameter(weight))
-            bias = torch.empty(num_critics, 1, outputs).uniform_(-bound, bound)
-            self.biases.append(nn.Parameter(bias))
-        # A ParameterList looks each of them up by name, at every pass.
-        layers = zip(self.weights, self.biases, strict=True)
-        self._layers: list[tuple[Tensor, Tensor]] = list(layers)
-        self.gains = nn.ParameterList()
-        self.shifts = nn.ParameterList()
-        if layer_norm:
-            for width in hidden:
-                self.gains.append(nn.Parameter(torch.ones(num_critics, 1, width)))
-                self.shifts.append(nn.Parameter(torch.zeros(num_critics, 1, width)))
-        self._norms: list[tuple[Tensor, Tensor]] = list(zip(self.gains, self.shifts, strict=True))
-
-    def forward(self, inputs: Tensor, actions: Tensor, frozen: bool = False) -> Tensor:
-        """Values of all critics.
-
-        Args:
-            inputs: (B, I − A), the same for each critic. No gradient passes to them if `frozen`.
-            actions: (B, A), the same for each critic.
-            frozen: Let gradients pass to the actions but not to the weights: what the policy's
-                loss needs, in the same backward pass as the critic's own.
-
-        Returns:
-            (E, B) values.
-        """
-        layers, norms = self._layers, self._norms
-        if frozen:
-            layers = [(weight.detach(), bias.detach()) for weight, bias in layers]
-            norms = [(gain.detach(), shift.detach()) for gain, shift in norms]
-        weight, bias = layers[0]
-        if frozen:  # apart, or the gradient of the inputs would be computed, only to be dropped
-            weights = torch.split(weight, [inputs.shape[-1], actions.shape[-1]], dim=1)
-            bias = torch.baddbmm(bias, self._for_each(inputs), weights[0])
-            hidden = torch.baddbmm(bias, self._for_each(actions), weights[1])
-        else:
-            both = torch.cat([inputs, actions], dim=-1)
-            hidden = torch.baddbmm(bias, self._for_each(both), weight)
-        for index, (weight, bias) in enumerate(layers[1:-1]):
-            hidden = torch.baddbmm(bias, _activate(hidden, norms, index), weight)
-        weight, bias = layers[-1]
-        # Sums, since libraries of matrix products are several times slower at a single column.
-        values = (_activate(hidden, norms, len(layers) - 2) * weight.transpose(1, 2)).sum(-1)
-        return values + bias.squeeze(-1)
-
-    def _for_each(self, inputs: Tensor) -> Tensor:
-        return inputs.expand(self.num_critics, *inputs.shape)
-
-
-def _activate(hidden: Tensor, norms: Sequence[tuple[Tensor, Tensor]], index: int) -> Tensor:
-    """ReLU of a hidden layer (E, B, H), after its LayerNorm where there are `norms`."""
-    if norms:
-        gain, shift = norms[index]
-        hidden = torch.addcmul(shift, F.layer_norm(hidden, hidden.shape[-1:]), gain)
-    return F.relu(hidden, inplace=True)
 
 
 class GoalDynamics(nn.Module):

@@ -19,7 +19,7 @@ from rllib_odac.agent.in_sample import extraction_loss, in_sample_value, losses_
 from rllib_odac.agent.likelihoods import log_likelihoods
 from rllib_odac.agent.objectives.auxiliary import LearnedValues
 from rllib_odac.agent.objectives.base import JudgedTransitions, Objective, RewardAndDiscount
-from rllib_odac.agent.value_ahead import policy_ahead, value_ahead
+from rllib_odac.agent.value_ahead import policy_ahead, policy_here, value_ahead
 from rllib_odac.maths.losses import (
     bellman_target,
     critic_loss,
@@ -34,9 +34,10 @@ class Predictions(NamedTuple):
 
     Attributes:
         q_values: (E, B) Q(s, a, g) of the replayed actions.
-        policy_q: (B,) min_i Q_i of fresh actions at s, differentiable to the policy alone; the mean
-            where targets draw their critics.
-        policy_kl: (B,) one-sample KL(π‖p) at s.
+        policy_q: (B,) E_{a~π}[min_i Q_i] at s, differentiable to the policy alone; of the critics'
+            mean where targets draw their critics.
+        policy_kl: (B,) KL(π‖p) at s. Both are estimated from one action, and are exact sums where
+            there are finitely many.
         kl_weight: () constant.
         log_prob_next: (B,) log p_ψ(φ(s') | s, a) of what was reached.
         log_scale: (B, G) log b of p_ψ, constant.
@@ -94,11 +95,7 @@ def compute_update(networks: ActorCritic, objective: Objective, batch: Batch) ->
         in_sample = in_sample_value(networks, batch, kl_weight)
     else:
         ahead = policy_ahead(networks, batch, kl_weight)
-    actions, log_prob = networks.policy.sample(inputs.state_goal, batch.noise[0])
-    policy_q = networks.critic(inputs.state_goal, actions, frozen=True)
-    # The minimum of many critics would be too pessimistic: their mean, as in REDQ.
-    policy_q = policy_q.amin(0) if batch.target_critics is None else policy_q.mean(0)
-    policy_kl = networks.action_prior.kl(networks.policy, batch.prior_inputs, actions, log_prob)
+    policy_q, policy_kl = policy_here(networks, batch)
     q_values = networks.critic(inputs.state_goal, transitions.actions)
     log_prob_next, log_prob_goal, log_scale = log_likelihoods(networks, inputs)
     auxiliary = (
@@ -156,8 +153,9 @@ def predict_without_critics(
     """What the networks of an objective say that gives the policy's values itself."""
     with torch.no_grad():
         q_values = values.action_value(networks, batch.inputs, batch.transitions.actions)
-    actions, log_prob = networks.policy.sample(batch.inputs.state_goal, batch.noise[0])
-    policy_q = values.action_value(networks, batch.inputs, actions)
+    actions, log_prob = networks.policy.mixture(batch.inputs.state_goal, batch.noise[0])
+    action_value = functools.partial(values.action_value, networks, batch.inputs)
+    policy_q = networks.policy.expectation(action_value, actions)
     kl_weight = networks.log_kl_weight.detach().exp()
     kl = networks.action_prior.kl(networks.policy, batch.prior_inputs, actions, log_prob)
     return Predictions(q_values.unsqueeze(0), policy_q, kl, kl_weight)

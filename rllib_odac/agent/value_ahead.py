@@ -1,4 +1,4 @@
-"""V(s', g) from the policy's own actions, of terminal states, and from several replayed steps."""
+"""What the policy is worth at s and at s', where s' may be terminal or several steps ahead."""
 
 from __future__ import annotations
 
@@ -14,23 +14,37 @@ from rllib_odac.maths.losses import bellman_target
 
 
 class PolicyAhead(NamedTuple):
-    """Fresh actions a' at s' (B, A), min_i Q̄_i(s', a', g) (B,) and what they cost (B,), w KL."""
+    """The policy at s': its `mixture` (B, A), E[min_i Q̄_i(s', a', g)] (B,) and w KL (B,)."""
 
     actions: Tensor
     q_value: Tensor
     kl_cost: Tensor
 
 
+def policy_here(networks: ActorCritic, batch: Batch) -> tuple[Tensor, Tensor]:
+    """E_{a~π}[min_i Q_i(s, a, g)] (B,), differentiable to the policy alone, and KL(π‖p) (B,) at s.
+
+    Where targets draw their critics the mean of all takes the minimum's place, as in REDQ: the
+    minimum of many would be too pessimistic.
+    """
+    inputs = batch.inputs.state_goal
+    actions, log_prob = networks.policy.mixture(inputs, batch.noise[0])
+    if batch.target_critics is None:
+        q_value = networks.critic.lowest(inputs, actions, frozen=True)
+    else:
+        q_value = networks.critic(inputs, actions, frozen=True).mean(0)
+    kl = networks.action_prior.kl(networks.policy, batch.prior_inputs, actions, log_prob)
+    return q_value, kl
+
+
 @torch.no_grad()
 def policy_ahead(networks: ActorCritic, batch: Batch, kl_weight: Tensor) -> PolicyAhead:
-    """What the target critics say of fresh actions at s'."""
+    """What the target critics say of the policy's actions at s'."""
     inputs = batch.inputs.next_state_goal
-    actions, log_prob = networks.policy.sample(inputs, batch.noise[1])
-    q_values = networks.target_critic(inputs, actions)
-    if batch.target_critics is not None:
-        q_values = q_values[batch.target_critics]
+    actions, log_prob = networks.policy.mixture(inputs, batch.noise[1])
+    q_value = networks.target_critic.lowest(inputs, actions, batch.target_critics)
     kl = networks.action_prior.kl(networks.policy, batch.next_prior_inputs, actions, log_prob)
-    return PolicyAhead(actions, q_values.amin(0), kl_weight * kl)
+    return PolicyAhead(actions, q_value, kl_weight * kl)
 
 
 def value_ahead(

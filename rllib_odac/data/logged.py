@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from rllib_odac.envs.actions import Actions
 from rllib_odac.replay.episodes import Array, GoalEpisode
-
-TOLERANCE = 1e-3  # of an action's range, by which rounding may exceed its bounds
 
 
 @dataclass
@@ -21,10 +20,11 @@ class LoggedEpisode:
         observation: (T + 1, D) float32.
         achieved_goal: (T + 1, G) float32, φ(s).
         desired_goal: (T + 1, G) float32; where the log names no goals, what was achieved last.
-        actions: (T, A) float32 in the environment's bounds, or in [−1, 1] if `is_unit`.
+        actions: (T, A) float32 as the environment takes them, or as replays hold them if
+            `is_unit`.
         terminated: Whether it ended in a terminal state.
         where: File and number, for messages.
-        is_unit: Whether actions are scaled already, as in replays.
+        is_unit: Whether actions are rows of a replay already.
     """
 
     observation: Array
@@ -108,33 +108,27 @@ def logged_episode(
     return LoggedEpisode(observation, achieved, desired, actions, terminated, where, is_unit)
 
 
-def to_replay(episode: LoggedEpisode, low: Array, high: Array) -> GoalEpisode:
-    """The episode as replays hold it, its actions in [−1, 1]^A.
+def to_replay(episode: LoggedEpisode, actions: Actions) -> GoalEpisode:
+    """The episode as replays hold it, its actions as rows of A numbers.
 
     Args:
         episode: Of a log.
-        low: (A,) lower bounds of actions.
-        high: (A,) upper bounds.
+        actions: The environment's.
 
     Raises:
-        ValueError: If an action is outside of the bounds.
+        ValueError: If an action is none of the environment's.
     """
-    if episode.is_unit:
-        low, high = -np.ones_like(low), np.ones_like(high)
-    unit = 2 * (episode.actions - low) / (high - low) - 1
-    excess = np.abs(unit).max()
-    if excess > 1 + 2 * TOLERANCE:
-        step, coordinate = np.unravel_index(np.abs(unit).argmax(), unit.shape)
-        value = episode.actions[step, coordinate]
-        raise ValueError(
-            f"{episode.where}: actions has {value:g} at step {step}, coordinate {coordinate}, but "
-            f"must be in [{low[coordinate]:g}, {high[coordinate]:g}], the environment's bounds."
-        )
+    rows = episode.actions
+    if not episode.is_unit:
+        try:
+            rows = actions.from_env(rows)
+        except ValueError as error:
+            raise ValueError(f"{episode.where}: actions {error}") from None
     return GoalEpisode(
         episode.observation,
         episode.achieved_goal,
         episode.desired_goal,
-        unit.clip(-1, 1).astype(np.float32),
+        rows,
         episode.terminated,
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from rllib_odac.envs.actions import actions_of
 from rllib_odac.replay.episodes import COLUMNS
 from rllib_odac.storage import PLACE, Storage
 
@@ -60,7 +61,7 @@ def record(
     except (OSError, NotImplementedError) as error:
         raise ValueError(f"out is '{place}', which cannot be written: {error}.") from None
     rng = np.random.default_rng(seed)
-    low, high = env.action_space.low, env.action_space.high  # type: ignore[attr-defined]
+    action_space = actions_of(env.action_space)
     writer = _Writer(place)
     made = successes = 0
     while made < steps:
@@ -68,10 +69,10 @@ def record(
         states, actions, ended, terminated = [state], [], False, False
         while not ended:
             if policy is None or rng.random() < random_share:
-                action = rng.uniform(low, high)
+                action = action_space.to_env(action_space.uniform(rng, 1))[0]
             else:
                 action = np.asarray(policy(state))
-            state, _, terminated, truncated, info = env.step(action.astype(low.dtype))
+            state, _, terminated, truncated, info = env.step(action.astype(env.action_space.dtype))
             states.append(state)
             actions.append(action)
             made += 1
@@ -85,8 +86,9 @@ def record(
         "episodes": writer.episodes,
         "steps": made,
         "success_rate": successes / writer.episodes,
-        "action_low": low.ravel().tolist(),
-        "action_high": high.ravel().tolist(),
+        "action_space": type(env.action_space).__name__,
+        "action_low": action_space.low.tolist(),
+        "action_high": action_space.high.tolist(),
     }
     (place / "dataset.json").write_json(summary)
     return summary

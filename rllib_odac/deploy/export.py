@@ -92,10 +92,12 @@ def _compare(path: Path, network: PolicyNetwork, spec: PolicySpec) -> tuple[floa
     policy = load_exported(path)
     states = random_states(network, spec, CHECKED_STATES, seed=0)
     half_range = network.action_range.numpy() / 2
+    half_range = np.where(half_range > 0, half_range, 1)  # of one that is fixed
     wanted = network_act(network, spec)(states)
-    together = policy(dict(zip(INPUTS, states, strict=True)))
+    together = policy(dict(zip(INPUTS, states, strict=True))).reshape(wanted.shape)
     rows = zip(*states, strict=True)
     alone = np.stack([policy(dict(zip(INPUTS, row, strict=True))) for row in rows])
+    alone = alone.reshape(wanted.shape)
     exact = network_act(copy.deepcopy(network).double(), spec)([s.astype(float) for s in states])
     rounding = np.max(np.abs(wanted - exact) / half_range)
     difference = np.max(np.abs(np.stack([together, alone]) - wanted) / half_range)

@@ -37,8 +37,16 @@ def policy_files(
         action: Space of its actions.
         **facts: Further fields of `PolicySpec`.
     """
+    from rllib_odac.envs.actions import actions_of  # Gymnasium, which loading does without
+
     spaces = {name: BoxSpec.of(observation[name]) for name in INPUTS}
-    spec = PolicySpec(spaces=spaces | {ACTION: BoxSpec.of(action)}, **facts)
+    choices = actions_of(action).choices
+    if choices is None:
+        spec = PolicySpec(spaces=spaces | {ACTION: BoxSpec.of(action)}, **facts)
+    else:
+        box = BoxSpec.between(choices.min(0), choices.max(0))
+        flat = tuple(tuple(row) for row in choices.reshape(len(choices), -1).tolist())
+        spec = PolicySpec(spaces=spaces | {ACTION: box}, choices=flat, **facts)
     networks = {name.removeprefix("networks."): array for name, array in weights.items()}
     arrays = {
         name: np.asarray(array)

@@ -43,7 +43,7 @@ class Policy:
                 it. Other entries are ignored.
 
         Returns:
-            The action (A,), or (B, A) for a batch.
+            The action, as the environment takes it, or (B, ...) of them for a batch.
 
         Raises:
             ValueError: If an entry is missing, of another shape or not finite.
@@ -60,7 +60,7 @@ class Policy:
                     f"has {columns[0].shape}."
                 )
             rows.append(values.reshape(len(values) if batched else 1, -1))
-        actions = self._act(rows)
+        actions = self._act(rows).reshape(len(rows[0]), *self.spec.spaces[ACTION].shape)
         return actions if batched else actions[0]
 
     def _column(self, observation: Mapping[str, ArrayLike], name: str) -> Array:
@@ -135,7 +135,7 @@ def network_act(
     network: PolicyNetwork, spec: PolicySpec, rng: np.random.Generator | None = None
 ) -> Act:
     """The actions of a network: its mean's or, with a generator, drawn ones."""
-    action_dim = spec.spaces[ACTION].size
+    action_dim = network.policy.action_dim
 
     def act(rows: list[Array]) -> Array:
         tensors = [torch.from_numpy(values) for values in rows]

@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rllib_odac.agent.networks import RunningNormalizer, SquashedGaussianPolicy, policy_inputs
+from rllib_odac.agent.networks import RunningNormalizer, policy_inputs
+from rllib_odac.agent.policies import CategoricalPolicy, SquashedGaussianPolicy
 from rllib_odac.deploy.spec import ACTION, DESIRED_GOAL, OBSERVATION, PolicySpec
 
 
@@ -20,7 +21,7 @@ class PolicyNetwork(nn.Module):
     same, operation by operation.
 
     Args:
-        spec: Sizes, and the bounds of actions.
+        spec: Sizes, and the bounds of actions or all of them.
         arrays: The parameters and buffers by name.
 
     Raises:
@@ -32,6 +33,7 @@ class PolicyNetwork(nn.Module):
     action_low: Tensor
     action_high: Tensor
     action_range: Tensor
+    choices: Tensor | None
 
     def __init__(self, spec: PolicySpec, arrays: dict[str, NDArray[Any]]) -> None:
         super().__init__()
@@ -40,9 +42,12 @@ class PolicyNetwork(nn.Module):
         self.observation_normalizer = RunningNormalizer(observation_dim)
         self.register_buffer("goal_center", torch.zeros(goal_dim))
         self.register_buffer("goal_scale", torch.ones(()))
-        self.policy = SquashedGaussianPolicy(
-            observation_dim + 2 * goal_dim, action.size, spec.hidden
-        )
+        input_dim = observation_dim + 2 * goal_dim
+        self.policy: SquashedGaussianPolicy | CategoricalPolicy
+        if spec.choices is None:
+            self.policy = SquashedGaussianPolicy(input_dim, action.size, spec.hidden)
+        else:
+            self.policy = CategoricalPolicy(input_dim, len(spec.choices), spec.hidden)
         try:
             self.load_state_dict({name: torch.from_numpy(a) for name, a in arrays.items()})
         except RuntimeError as error:
@@ -51,17 +56,21 @@ class PolicyNetwork(nn.Module):
         self.is_unit_box = bool((low == -1).all() and (high == 1).all())
         for name, values in (("low", low), ("high", high), ("range", high - low)):
             self.register_buffer(f"action_{name}", torch.from_numpy(values), persistent=False)
+        choices = None
+        if spec.choices is not None:
+            choices = torch.from_numpy(np.array(spec.choices, dtype=action.dtype))
+        self.register_buffer("choices", choices, persistent=False)
         self.requires_grad_(False).eval()
 
     def forward(self, observation: Tensor, achieved_goal: Tensor, desired_goal: Tensor) -> Tensor:
         """Deterministic actions (B, A) for float32 `observation` (B, D) and goals (B, G)."""
-        mean, _ = self.policy(self._inputs(observation, achieved_goal, desired_goal))
-        return self._to_env(torch.tanh(mean))
+        inputs = self._inputs(observation, achieved_goal, desired_goal)
+        return self._to_env(self.policy.mode(inputs))
 
     def sample(
         self, observation: Tensor, achieved_goal: Tensor, desired_goal: Tensor, noise: Tensor
     ) -> Tensor:
-        """Sampled actions (B, A) for standard normal `noise` (B, A)."""
+        """Sampled actions (B, A) for standard normal `noise` (B, `policy.action_dim`)."""
         inputs = self._inputs(observation, achieved_goal, desired_goal)
         return self._to_env(self.policy.sample(inputs, noise)[0])
 
@@ -76,7 +85,9 @@ class PolicyNetwork(nn.Module):
         )
 
     def _to_env(self, actions: Tensor) -> Tensor:
-        """From [−1, 1] to the environment's bounds, as `GoalEnvRunner` does."""
+        """From the policy's actions to the environment's, as `GoalEnvRunner` does."""
+        if self.choices is not None:
+            return self.choices[actions.argmax(-1)]
         if self.is_unit_box:
             return actions
         scaled = self.action_low + (actions + 1) / 2 * self.action_range

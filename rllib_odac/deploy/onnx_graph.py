@@ -23,10 +23,10 @@ class _Graph:
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
 
-    def constant(self, values: Any) -> str:
+    def constant(self, values: Any, dtype: type = np.float32) -> str:
         name = f"constant_{len(self.constants)}"
         array = values.numpy() if isinstance(values, Tensor) else np.asarray(values)
-        self.constants.append(numpy_helper.from_array(array.astype(np.float32), name))
+        self.constants.append(numpy_helper.from_array(array.astype(dtype), name))
         return name
 
     def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
@@ -46,12 +46,13 @@ def onnx_model(network: PolicyNetwork, spec: PolicySpec, metadata: str) -> Model
     graph = _Graph()
     output = _actions(graph, network, _normalized_inputs(graph, network))
     graph.nodes.append(helper.make_node("Identity", [output], [ACTION]))
+    output_type = TensorProto.FLOAT if network.choices is None else TensorProto.INT64
     inputs, outputs = (
         [
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, [BATCH, spec.spaces[name].size])
+            helper.make_tensor_value_info(name, kind, [BATCH, spec.spaces[name].size])
             for name in names
         ]
-        for names in (INPUTS, (ACTION,))
+        for names, kind in ((INPUTS, TensorProto.FLOAT), ((ACTION,), output_type))
     )
     model = helper.make_model(
         helper.make_graph(graph.nodes, "odac_policy", inputs, outputs, graph.constants),
@@ -88,8 +89,14 @@ def _actions(graph: _Graph, network: PolicyNetwork, hidden: str) -> str:
     for layer in layers[:-1]:
         weights = graph.constant(layer.weight), graph.constant(layer.bias)
         hidden = graph.add("Relu", graph.add("Gemm", hidden, *weights, transB=1))
-    action_dim = len(network.action_low)  # the other half of the outputs is the deviation
     last = layers[-1]
+    if network.choices is not None:
+        logits = graph.add(
+            "Gemm", hidden, graph.constant(last.weight), graph.constant(last.bias), transB=1
+        )
+        index = graph.add("ArgMax", logits, axis=1, keepdims=0)
+        return graph.add("Gather", graph.constant(network.choices, np.int64), index, axis=0)
+    action_dim = len(network.action_low)  # the other half of the outputs is the deviation
     weights = graph.constant(last.weight[:action_dim]), graph.constant(last.bias[:action_dim])
     actions = graph.add("Tanh", graph.add("Gemm", hidden, *weights, transB=1))
     if network.is_unit_box:

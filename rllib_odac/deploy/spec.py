@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from gymnasium.spaces import Box
+    from numpy.typing import NDArray
 
 VERSION = 1
 OBSERVATION, ACHIEVED_GOAL, DESIRED_GOAL = INPUTS = ("observation", "achieved_goal", "desired_goal")
@@ -39,11 +40,16 @@ class BoxSpec:
     @classmethod
     def of(cls, space: Box) -> Self:
         """The specification of a Gymnasium space."""
-        low, high = (
-            tuple(b if math.isfinite(b) else None for b in bounds.ravel().tolist())
-            for bounds in (space.low, space.high)
+        return cls.between(space.low, space.high)
+
+    @classmethod
+    def between(cls, low: NDArray[Any], high: NDArray[Any]) -> Self:
+        """The box of these bounds."""
+        bounds = (
+            tuple(b if math.isfinite(b) else None for b in bound.ravel().tolist())
+            for bound in (low, high)
         )
-        return cls(space.shape, str(space.dtype), low, high)
+        return cls(low.shape, str(low.dtype), *bounds)
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,7 @@ class PolicySpec:
         hidden: Widths of its hidden layers.
         spaces: Of `observation`, `achieved_goal`, `desired_goal` and `action`, in the
             environment's units.
+        choices: Where there are finitely many actions, each of them, flattened; else None.
     """
 
     env: str
@@ -66,6 +73,7 @@ class PolicySpec:
     updates: int
     hidden: tuple[int, ...]
     spaces: dict[str, BoxSpec]
+    choices: tuple[tuple[int, ...], ...] | None = None
 
     def to_json(self) -> str:
         """As a JSON object."""
@@ -89,7 +97,10 @@ class PolicySpec:
                 spaces = {name: _box(box) for name, box in stored.pop("spaces").items()}
                 if set(spaces) != {*INPUTS, ACTION}:
                     raise KeyError("spaces")
-                return cls(**stored | {"hidden": tuple(stored["hidden"]), "spaces": spaces})
+                if (choices := stored.pop("choices", None)) is not None:
+                    choices = tuple(tuple(action) for action in choices)
+                hidden = tuple(stored.pop("hidden"))
+                return cls(**stored, hidden=hidden, spaces=spaces, choices=choices)
         except (ValueError, TypeError, AttributeError, KeyError) as error:
             raise ValueError(f"'{source}' holds no policy that can be read: {error!r}.") from None
         raise ValueError(

@@ -52,7 +52,7 @@ def goal_env(
     units: str | None = None,
     **kwargs: Any,
 ) -> gym.Env[Any, Any]:
-    """See any environment with continuous actions as a goal environment.
+    """See any environment as a goal environment.
 
         def make_reacher(**kwargs):
             return goal_env(
@@ -104,9 +104,9 @@ def goal_env(
         is made anew then.
 
     Raises:
-        ValueError: the environment cannot be made, its actions are no bounded Box, it has no goals
-            and an argument that says what they are is missing, or an argument does not fit. Later,
-            in `reset` and `step`: a vector has another size or is not finite.
+        ValueError: the environment cannot be made, `actions_of` refuses its actions, it has no
+            goals and an argument that says what they are is missing, or an argument does not fit.
+            Later, in `reset` and `step`: a vector has another size or is not finite.
         RuntimeError: MuJoCo finds no OpenGL library to render with.
     """
     recipe = {

@@ -60,6 +60,8 @@ _SAWYER: dict[str, Any] = {"units": "m", "package": "metaworld"}
 # By id or by a pattern of ids. The first that fits counts, so exceptions stand before their family.
 CATALOGUE: dict[str, EnvFacts] = {
     "odac/Box2D-v0": EnvFacts("ball xy", 2, "units", 0.6),
+    "odac/GridWorld-v0": EnvFacts("cell xy", 2, "cells", 0.5),
+    "odac/BitFlip-v0": EnvFacts("bits", 16, "bits", 0.5),
     "odac/Ant-v0": EnvFacts("torso xy", 2, "m", 0.5, package="mujoco"),
     "odac/SawyerPush-v0": EnvFacts("hand and puck xy", 4, success_distance=0.06, **_SAWYER),
     "odac/MetaWorldPush-v0": EnvFacts("hand and puck xyz", 6, success_distance=0.05, **_SAWYER),

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rllib_odac.envs.actions import Actions, actions_of
 from rllib_odac.envs.flatten import is_flattened
 from rllib_odac.envs.goals import Goals, goals_of
 
@@ -18,8 +19,8 @@ class KnownEnvironment(NamedTuple):
         horizon: Steps after which an episode is cut, or None.
         has_spec: Whether Gymnasium knows how it was made.
         pays: Whether it computes rewards for any pair of goals.
-        widths: Numbers in a row of its observations, goals and actions.
-        action_bounds: (A,) lower and (A,) upper ones.
+        widths: Numbers in a row of its observations and goals.
+        actions: How rows of numbers stand for its actions.
     """
 
     goals: Goals
@@ -27,7 +28,7 @@ class KnownEnvironment(NamedTuple):
     has_spec: bool
     pays: bool
     widths: dict[str, int]
-    action_bounds: tuple[np.ndarray, np.ndarray]
+    actions: Actions
 
 
 def look_at(env: Any) -> KnownEnvironment:
@@ -38,7 +39,7 @@ def look_at(env: Any) -> KnownEnvironment:
         has_spec=env.spec is not None,
         pays=hasattr(env.unwrapped, "compute_reward") and not is_flattened(env),
         widths=_widths(env),
-        action_bounds=(env.action_space.low.ravel(), env.action_space.high.ravel()),
+        actions=actions_of(env.action_space),
     )
     env.close()
     return found
@@ -46,5 +47,4 @@ def look_at(env: Any) -> KnownEnvironment:
 
 def _widths(env: Any) -> dict[str, int]:
     spaces = {name: env.observation_space[name] for name in ("observation", "desired_goal")}
-    spaces["actions"] = env.action_space
     return {name: int(np.prod(space.shape)) for name, space in spaces.items()}

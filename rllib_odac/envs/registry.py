@@ -20,6 +20,7 @@ from typing import Any, TypeAlias, TypeVar
 import gymnasium as gym
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
+from rllib_odac.envs.actions import actions_of
 from rllib_odac.envs.flatten import GOAL_KEYS, flatten, is_picture
 from rllib_odac.envs.headless import gl_error, set_headless_gl
 from rllib_odac.envs.time import show_time
@@ -57,6 +58,14 @@ OWN_ENVS: dict[str, dict[str, Any]] = {
         "entry_point": "rllib_odac.envs.sawyer_push:SawyerPushEnv",
         "max_episode_steps": 100,
         "disable_env_checker": True,
+    },
+    "odac/GridWorld-v0": {
+        "entry_point": "rllib_odac.envs.grid_world:GridWorldEnv",
+        "max_episode_steps": 50,
+    },
+    "odac/BitFlip-v0": {
+        "entry_point": "rllib_odac.envs.bit_flip:BitFlipEnv",
+        "max_episode_steps": 16,
     },
 }
 
@@ -109,7 +118,7 @@ def make_env(
 
     Raises:
         ValueError: there is no such environment, a package of it is missing, it does not take the
-            arguments, or it is no goal environment with continuous actions.
+            arguments, or it is no goal environment that ODAC can learn.
         RuntimeError: MuJoCo finds no OpenGL library to render with.
     """
     made = _checked(flatten(make_any_env(env, render_mode, **kwargs)), env_name(env))
@@ -168,8 +177,8 @@ def check_goal_env(env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any], name: str)
 
     Raises:
         ValueError: the observation is no Dict of vectors `observation`, `achieved_goal` and
-            `desired_goal`, or of what `flatten` makes vectors of; the goals differ in shape, or the
-            actions are not a bounded Box.
+            `desired_goal`, or of what `flatten` makes vectors of; the goals differ in shape, or
+            `actions_of` refuses the actions.
     """
     observation = getattr(env, "single_observation_space", env.observation_space)
     action = getattr(env, "single_action_space", env.action_space)
@@ -202,15 +211,7 @@ def check_goal_env(env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any], name: str)
             f"{name} has goals of two shapes: 'achieved_goal' is {achieved} "
             f"and 'desired_goal' is {desired}."
         )
-    if not isinstance(action, gym.spaces.Box):
-        raise ValueError(
-            f"{name} has {type(action).__name__} actions, but ODAC needs continuous ones "
-            "(a bounded Box)."
-        )
-    if len(action.shape) != 1:
-        raise ValueError(f"{name} has actions of shape {action.shape}, but ODAC needs a vector.")
-    if not action.is_bounded("both"):
-        raise ValueError(f"{name} has actions without bounds, but ODAC needs a bounded Box.")
+    actions_of(action, name)
 
 
 def env_name(env: EnvLike) -> str:

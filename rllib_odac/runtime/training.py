@@ -390,7 +390,7 @@ class Training:
                 self._learners,
                 config.data,
                 config.data_goal,
-                *config.action_bounds,
+                config.actions,
                 is_known=self._log_is_known,
             )
         self._replay_ready = loaded > 0

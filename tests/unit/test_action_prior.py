@@ -16,8 +16,8 @@ from rllib_odac.agent.action_prior import (
     PriorInputs,
     find_factory,
 )
-from rllib_odac.agent.networks import SquashedGaussianPolicy
 from rllib_odac.agent.objectives import ODACObjective
+from rllib_odac.agent.policies import SquashedGaussianPolicy
 from rllib_odac.agent.rules import ADVANTAGE, EXPECTILE, SOFT, Rules
 from rllib_odac.config import ODACConfig
 from rllib_odac.maths import losses

@@ -58,10 +58,10 @@ def test_unknown_setting_is_answered_with_near_ones():
         ODACConfig().apply_settings({"prior_discont": 0.9})
 
 
-class Discrete(gym.Env):
-    """A goal environment with discrete actions."""
+class Writing(gym.Env):
+    """A goal environment whose actions are texts."""
 
-    action_space = gym.spaces.Discrete(3)
+    action_space = gym.spaces.Text(3)
     observation_space = gym.spaces.Dict(
         {
             name: gym.spaces.Box(-1, 1, (2,), np.float32)
@@ -73,12 +73,12 @@ class Discrete(gym.Env):
         pass
 
 
-class MismatchedGoals(Discrete):
+class MismatchedGoals(Writing):
     """Goals of two shapes."""
 
     action_space = gym.spaces.Box(-1, 1, (2,), np.float32)
     observation_space = gym.spaces.Dict(
-        Discrete.observation_space.spaces | {"desired_goal": gym.spaces.Box(-1, 1, (3,))}
+        Writing.observation_space.spaces | {"desired_goal": gym.spaces.Box(-1, 1, (3,))}
     )
 
 
@@ -87,7 +87,7 @@ class MismatchedGoals(Discrete):
     [
         ("FetchReech-v4", "no environment 'FetchReech-v4'; did you mean FetchReach-v4"),
         ("CartPole-v1", "CartPole-v1 carries no goals"),
-        (Discrete, "has Discrete actions, but ODAC needs continuous ones"),
+        (Writing, "has Text actions, but ODAC needs a bounded Box"),
         (MismatchedGoals, r"'achieved_goal' is \(2,\) and 'desired_goal' is \(3,\)"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import gymnasium as gym
 import numpy as np
 import pyarrow
 import pyarrow.parquet
@@ -13,9 +14,11 @@ from typer.testing import CliRunner
 from rllib_odac import make_env
 from rllib_odac.cli import app
 from rllib_odac.data.describe import describe
+from rllib_odac.data.load import logged_spaces
 from rllib_odac.data.logged import logged_episode, to_replay
 from rllib_odac.data.read import read_episodes
 from rllib_odac.data.record import record
+from rllib_odac.envs.actions import actions_of
 from rllib_odac.replay.buffer import GoalReplay
 from tests.conftest import small_config
 
@@ -124,11 +127,11 @@ def test_minari(tmp_path, rng):
 
 def test_a_replay_is_data_too(tmp_path, rng):
     episodes = [logged_episode(columns(rng, steps), "made up") for steps in (3, 6)]
-    low, high = np.array([-2.0, -1.0]), np.array([2.0, 3.0])
+    bounds = actions_of(gym.spaces.Box(np.array([-2.0, -1.0]), np.array([2.0, 3.0])))
     replay = GoalReplay(100, D, 2, A, relabel={"future": 1.0})
     for episode in episodes:
         episode.is_unit = True
-        replay.add(to_replay(episode, low, high))
+        replay.add(to_replay(episode, bounds))
     folder = tmp_path / "checkpoint"
     (folder / "replay").mkdir(parents=True)
     (folder / "odac.json").write_text("{}")
@@ -136,18 +139,36 @@ def test_a_replay_is_data_too(tmp_path, rng):
         replay.write(file)
     for one, other in zip(episodes, read_episodes(folder), strict=True):
         assert np.array_equal(one.observation, other.observation)
-        assert np.allclose(to_replay(other, low, high).actions, one.actions, atol=1e-6)
+        assert np.allclose(to_replay(other, bounds).actions, one.actions, atol=1e-6)
 
 
 def test_actions_are_scaled_to_the_unit_box(rng):
     given = columns(rng) | {"actions": np.array([[-2.0, -1.0]] * 4 + [[2.0, 1.0]])}
-    low, high = np.array([-2.0, -1.0]), np.array([2.0, 3.0])
-    episode = to_replay(logged_episode(given, "x"), low, high)
+    bounds = actions_of(gym.spaces.Box(np.array([-2.0, -1.0]), np.array([2.0, 3.0])))
+    episode = to_replay(logged_episode(given, "x"), bounds)
     assert np.allclose(episode.actions, [[-1, -1]] * 4 + [[1, 0]])
     given["actions"][3, 1] = 3.5
     sentence = r"^x: actions has 3\.5 at step 3, coordinate 1, but must be in \[-1, 3\], the env"
     with pytest.raises(ValueError, match=sentence):
-        to_replay(logged_episode(given, "x"), low, high)
+        to_replay(logged_episode(given, "x"), bounds)
+
+
+def test_whole_numbers_of_a_log_become_one_hot_rows(tmp_path):
+    env = make_env("odac/GridWorld-v0")
+    record(env, 120, tmp_path / "log")
+    actions = actions_of(env.action_space)
+    for episode in read_episodes(tmp_path / "log"):
+        assert episode.actions.shape == (50, 1)
+        rows = to_replay(episode, actions).actions
+        assert rows.shape == (50, 5)
+        np.testing.assert_array_equal(rows.argmax(1), episode.actions[:, 0])
+    assert logged_spaces(str(tmp_path / "log"), None)["action_space"] == env.action_space
+    config = small_config("odac/GridWorld-v0", data=str(tmp_path / "log"))
+    config.check_environment()
+    episode.actions = np.where(np.arange(50)[:, None] == 3, 5, episode.actions)
+    sentence = r"actions has \[5\.0\] at step 3, but must be one of the environment's 5 actions"
+    with pytest.raises(ValueError, match=sentence):
+        to_replay(episode, actions)
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rllib_odac.agent.networks import (
-    CriticEnsemble,
-    GoalDynamics,
-    RunningNormalizer,
-    SquashedGaussianPolicy,
-)
+from rllib_odac.agent.critics import CriticEnsemble
+from rllib_odac.agent.networks import GoalDynamics, RunningNormalizer
+from rllib_odac.agent.policies import SquashedGaussianPolicy
 
 MEAN = 0.3
 
@@ -106,7 +103,7 @@ def test_dynamics_learn_a_displacement_and_its_spread():
 
 @pytest.mark.parametrize("layer_norm", [False, True])
 def test_ensemble_equals_its_members_one_by_one(layer_norm):
-    critic = CriticEnsemble(5, (16, 16), num_critics=3, layer_norm=layer_norm)
+    critic = CriticEnsemble(3, 2, (16, 16), num_critics=3, layer_norm=layer_norm)
     for parameter in critic.parameters():
         torch.nn.init.normal_(parameter)
     inputs = torch.randn(7, 5)
@@ -126,7 +123,7 @@ def test_ensemble_equals_its_members_one_by_one(layer_norm):
 
 @pytest.mark.parametrize("layer_norm", [False, True])
 def test_frozen_critic_gives_the_same_values_and_gradients_to_its_actions_only(layer_norm):
-    critic = CriticEnsemble(5, (16, 16), layer_norm=layer_norm)
+    critic = CriticEnsemble(3, 2, (16, 16), layer_norm=layer_norm)
     inputs, actions = torch.randn(7, 3), torch.randn(7, 2, requires_grad=True)
     values = critic(inputs, actions)
     (expected,) = torch.autograd.grad(values.sum(), actions)

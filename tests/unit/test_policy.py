@@ -45,7 +45,8 @@ def checkpoints(ray_ends, tmp_path_factory):
     """Small trained checkpoints by the name of their environment."""
     start_ray()
     directory = tmp_path_factory.mktemp("checkpoints")
-    for name, env in (("box", "odac/Box2D-v0"), ("pendulum", make_pendulum)):
+    envs = {"box": "odac/Box2D-v0", "pendulum": make_pendulum, "grid": "odac/GridWorld-v0"}
+    for name, env in envs.items():
         algorithm = small_config().environment(env).build_algo()
         algorithm.train()
         assert algorithm.updates > 0
@@ -54,7 +55,7 @@ def checkpoints(ray_ends, tmp_path_factory):
     return directory
 
 
-@pytest.fixture(scope="module", params=["box", "pendulum"])
+@pytest.fixture(scope="module", params=["box", "pendulum", "grid"])
 def checkpoint(request, checkpoints):
     return checkpoints / request.param
 
@@ -89,11 +90,12 @@ def test_sampled_actions_are_the_env_runners_for_the_same_noise(checkpoint):
     batch = states(checkpoint)
     runner = CheckpointPolicy(checkpoint, trust=True).runner
     noise = np.random.default_rng(5).standard_normal(
-        (64, len(runner.env.single_action_space.low)), dtype=np.float32
+        (64, runner.module.networks.action_dim), dtype=np.float32
     )
     obs = {name: torch.from_numpy(values) for name, values in batch.items()}
     inputs = {Columns.OBS: obs, "noise": torch.from_numpy(noise)}
-    wanted = runner._to_env(runner.module.forward_exploration(inputs)[Columns.ACTIONS].numpy())
+    actions = runner.module.forward_exploration(inputs)[Columns.ACTIONS].numpy()
+    wanted = runner._action_space.to_env(actions)
     np.testing.assert_array_equal(load_policy(checkpoint, sample=True, seed=5)(batch), wanted)
     drawn = load_policy(checkpoint, sample=True, seed=np.random.default_rng(5))
     np.testing.assert_array_equal(drawn(batch), wanted)

@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Dict, Discrete
+from gymnasium.spaces import Box, Dict, Discrete, Text
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from rllib_odac.envs import headless, make_env, make_vector_env, register_envs
@@ -219,8 +219,12 @@ def test_missing_robotics_is_explained_and_does_not_hide_our_own(monkeypatch):
             FakeEnv(Dict({**GOALS, "observation": Dict(GOALS)})),
             "its 'observation' is a Dict that is no vector",
         ),
-        (FakeEnv(action=Discrete(3)), "x has Discrete actions, but ODAC needs continuous ones"),
-        (FakeEnv(action=Box(-np.inf, 1, (2,))), "x has actions without bounds"),
+        (
+            FakeEnv(action=Text(3)),
+            "x has Text actions, but ODAC needs a bounded Box, or a",
+        ),
+        (FakeEnv(action=Discrete(2000)), "x has 2,000 Discrete actions, but ODAC takes at most"),
+        (FakeEnv(action=Box(-np.inf, 1, (2,))), "x has an action with a range of inf, but ODAC"),
     ],
 )
 def test_check_goal_env(env, message):

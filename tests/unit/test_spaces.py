@@ -82,6 +82,16 @@ RUN = {  # observation and goal as vectors
     "doubles as goal": ({"goal": box(2, dtype=np.float64)}, 3, 2),
     "all of it": ({"observation": Dict(b=MultiBinary(2), x=box(2)), "goal": Dict(y=box(1))}, 4, 1),
     "uneven action bounds": ({"action": Box(np.array([-2, 0]), np.array([1, 5.0]))}, 3, 2),
+    "one of three as action": ({"action": Discrete(3)}, 3, 2),
+    "one of three as action, from -1": ({"action": Discrete(3, start=-1)}, 3, 2),
+    "choices as action": ({"action": MultiDiscrete([3, 4])}, 3, 2),
+    "a matrix of choices as action": ({"action": MultiDiscrete([[2, 3], [2, 2]])}, 3, 2),
+    "bits as action": ({"action": MultiBinary(3)}, 3, 2),
+    "a matrix of actions": ({"action": box(2, 2)}, 3, 2),
+    "a number as action": ({"action": box()}, 3, 2),
+    "an action that is fixed": ({"action": Box(np.array([-1.0, 2]), np.array([1.0, 2]))}, 3, 2),
+    "whole numbers as action": ({"action": box(2, dtype=np.int64, low=-3, high=3)}, 3, 2),
+    "actions of a million": ({"action": box(2, low=-5e5, high=5e5)}, 3, 2),
     "actions in double": ({"action": box(3, dtype=np.float64)}, 3, 2),
 }
 REFUSED = {
@@ -95,10 +105,13 @@ REFUSED = {
     "a sequence": ({"observation": Sequence(box(2))}, "'observation' is a Sequence that is no vec"),
     "a graph": ({"observation": Graph(box(2), None)}, "'observation' is a Graph that is no vector"),
     "goals of two shapes": ({"desired": box(3)}, "goals of two shapes"),
-    "choices as actions": ({"action": Discrete(3)}, "Discrete actions, but ODAC needs continuous"),
-    "bits as actions": ({"action": MultiBinary(3)}, "MultiBinary actions, but ODAC needs"),
-    "a matrix of actions": ({"action": box(2, 2)}, r"actions of shape \(2, 2\)"),
-    "actions without bounds": ({"action": box(2, high=np.inf)}, "actions without bounds"),
+    "a text as action": ({"action": Text(3)}, "Text actions, but ODAC needs a bounded Box"),
+    "a mapping as action": ({"action": Dict(a=box(1))}, "Dict actions, but ODAC needs a bounded"),
+    "no action": ({"action": box(0)}, r"actions of shape \(0,\): there is nothing to choose"),
+    "too many bits as actions": ({"action": MultiBinary(11)}, "has 2,048 MultiBinary actions, but"),
+    "too many choices": ({"action": MultiDiscrete([1000] * 7)}, "MultiDiscrete actions, but ODAC"),
+    "actions without bounds": ({"action": box(2, high=np.inf)}, "an action with a range of inf"),
+    "actions of any size": ({"action": box(2, low=-1e7, high=1e7)}, r"a range of 2e\+07, but ODAC"),
 }
 
 

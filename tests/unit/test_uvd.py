@@ -11,6 +11,7 @@ import torch
 
 from rllib_odac.agent.flow import ConditionalFlow
 from rllib_odac.agent.objectives import JudgedTransitions, UVDObjective
+from rllib_odac.agent.policies import SquashedGaussianPolicy
 from rllib_odac.envs.goals import Goals
 from rllib_odac.maths.losses import bellman_target
 from tests.made_up import judge, make_batch, make_transitions
@@ -46,6 +47,7 @@ def make_module(objective):
         goal_scale=torch.tensor(GOAL_SCALE),
         dynamics_inputs=lambda observation, achieved, actions: torch.cat([observation, actions], 1),
         auxiliary=objective.auxiliary.build_networks(1, STATES, ACTIONS, ()),
+        policy=SquashedGaussianPolicy(STATES, ACTIONS, ()),
     )
 
 
@@ -175,6 +177,7 @@ def test_a_state_that_stays_at_the_goal_is_worth_no_more_than_that(goal_dim, vol
         goal_scale=torch.tensor(5.0),
         dynamics_inputs=lambda *inputs: inputs[-1],
         auxiliary=flow,
+        policy=SquashedGaussianPolicy(1, 1, ()),
     )
     here = torch.ones(1, goal_dim)
     names = ("auxiliary_goal", "achieved_goal", "next_achieved_goal", "next_observation")

@@ -21,7 +21,7 @@ class AuxiliaryOutput(NamedTuple):
     Attributes:
         loss: () to minimise, differentiable to these networks alone.
         reward: (B,) constant, for objectives whose reward is learned.
-        next_q_bound: (B,) constant, a lower bound on Q(s', a', g).
+        next_q_bound: (B,) constant, a lower bound on E_{a'~π}[Q(s', a', g)].
     """
 
     loss: Tensor
@@ -64,7 +64,7 @@ class Auxiliary(ABC):
         Args:
             networks: All of them.
             batch: With `transitions.auxiliary_goal` and `auxiliary_noise`.
-            next_actions: (B, A) fresh actions a' at s', where there are critics.
+            next_actions: (B, A) the policy's `mixture` at s', where there are critics.
         """
 
 

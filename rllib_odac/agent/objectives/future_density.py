@@ -92,11 +92,15 @@ class FutureDensity(Auxiliary):
         future = torch.addcmul(future, deviation, batch.auxiliary_noise)[:, self.judged]
         with torch.no_grad():
             next_achieved = transitions.next_achieved_goal
-            next_state_action = networks.dynamics_inputs(
-                transitions.next_observation, next_achieved, next_actions
-            )
             next_offset = ((transitions.goal - next_achieved) / scale)[:, self.judged]
-            log_probability = flow.log_prob(next_offset, next_state_action) + log_volume
-            bound = log_probability.clamp_max(0).exp() / (1 - self.discount)
+
+            def probability(actions: Tensor) -> Tensor:
+                next_state_action = networks.dynamics_inputs(
+                    transitions.next_observation, next_achieved, actions
+                )
+                log_probability = flow.log_prob(next_offset, next_state_action) + log_volume
+                return log_probability.clamp_max(0).exp()
+
+            bound = networks.policy.expectation(probability, next_actions) / (1 - self.discount)
         log_prob = flow.log_prob(future, batch.inputs.state_action)
         return AuxiliaryOutput(-log_prob.mean(), next_q_bound=bound)
