@@ -29,6 +29,15 @@ from rllib_odac.agent.distributed import (
     sum_over_learners,
 )
 from rllib_odac.agent.divergence import DivergenceGuard
+from rllib_odac.agent.executor import (
+    Executor,
+    Updated,
+    fit_optimizer,
+    learning_rate,
+    obstacle,
+    set_learning_rate,
+)
+from rllib_odac.agent.goal_units import goal_units
 from rllib_odac.agent.networks import power_sums
 from rllib_odac.agent.precision import flushed_denormals, matmul_precision
 from rllib_odac.agent.update import Update, compute_update
@@ -57,6 +66,8 @@ class ODACTorchLearner(TorchLearner):
 
     _weights_seq_no: int
     save_error: OSError | None = None  # of the last `save_to_path`
+    _get_optimizer_lr = staticmethod(learning_rate)
+    _set_optimizer_lr = staticmethod(set_learning_rate)
 
     @override(TorchLearner)
     def build(self) -> None:
@@ -93,8 +104,17 @@ class ODACTorchLearner(TorchLearner):
         self.num_updates = 0  # since the beginning of the run, skipped ones included
         self.num_transitions = 0  # taken in by this learner
         self.copies = Copies()  # of its replay in a checkpoint, between checking and loading
-        is_cpu = self._device.type == "cpu"
-        self._guard = DivergenceGuard(networks, config.on_divergence == "skip", is_cpu)
+        skips = config.on_divergence == "skip"
+        self._executor = Executor(
+            config.executor,
+            self._updates_of_one_draw,
+            self._note_repetition,
+            self._device,
+            generators=(self._noise, self.replay.generator),
+            obstacle=obstacle(networks, skips=skips, distributed=self.distributed),
+        )
+        reads_at_once = self._device.type == "cpu" and not self._executor.is_captured
+        self._guard = DivergenceGuard(networks, skips, reads_at_once)
 
     @property
     def networks(self) -> ActorCritic:
@@ -109,9 +129,11 @@ class ODACTorchLearner(TorchLearner):
         config = config or self.config
         # One fused optimizer for every network: their parameters are disjoint in the summed loss.
         params = [p for p in self.module[module_id].parameters() if p.requires_grad]
+        adam = torch.optim.Adam(params, fused=True)
+        fit_optimizer(adam, config.executor)
         self.register_optimizer(
             module_id=module_id,
-            optimizer=torch.optim.Adam(params, fused=True),
+            optimizer=adam,
             params=params,
             lr_or_lr_schedule=config.lr,
         )
@@ -157,28 +179,38 @@ class ODACTorchLearner(TorchLearner):
         self._weights_seq_no += 1
         if num_updates and not self.networks.goal_scale_known:
             self._set_goal_units()
-        batch_size = self.config.train_batch_size_per_learner
         last = self.num_updates + num_updates
         while self.num_updates < last:
-            count = min(UPDATES_PER_DRAW, last - self.num_updates)
-            draw = self.replay.sample_steps(
-                count * batch_size, self.config.target_steps, self.networks.trivial_distance
-            )
-            for batch in make_batches(self.networks, draw, batch_size, self._noise):
-                self.num_updates += 1
-                update = self._step(batch)
+            updated = self._executor(min(UPDATES_PER_DRAW, last - self.num_updates))
             self._guard.read()
         if num_updates:
-            self._log_update(batch, update)
+            self._log_update(updated.batch, updated.update)
             self._guard.check_parameters(self.num_updates)
         self.after_gradient_based_update(timesteps=timesteps or {})
         self._log_counts()
         return self.metrics.reduce()
 
+    def _updates_of_one_draw(self, count: int) -> Updated:
+        """Makes `count` updates from one draw of the replay."""
+        batch_size = self.config.train_batch_size_per_learner
+        draw = self.replay.sample_steps(
+            count * batch_size, self.config.target_steps, self.networks.trivial_distance
+        )
+        for batch in make_batches(self.networks, draw, batch_size, self._noise):
+            self.num_updates += 1
+            update = self._step(batch)
+        return Updated(batch, update, self._guard.unread)
+
+    def _note_repetition(self, updated: Updated) -> None:
+        """Counts updates that were repeated as recorded, and watches their losses."""
+        for watched in updated.watched:
+            self.num_updates += 1
+            self._guard.unread.append(watched._replace(number=self.num_updates))
+
     def _step(self, batch: Batch) -> Update:
         """One gradient update of all networks, and of the target critics."""
         networks = self.networks
-        with matmul_precision(self.config.matmul_precision):
+        with matmul_precision(self.config.matmul_precision, self._device):
             update: Update = self._compute_update(networks, self.objective, batch)
             loss = self.compute_loss_for_module(
                 module_id=DEFAULT_MODULE_ID, config=self.config, batch=batch, fwd_out=update
@@ -287,25 +319,13 @@ class ODACTorchLearner(TorchLearner):
     def _set_goal_units(self) -> None:
         """Fixes the unit of goals, once, since a value in nats depends on the density's unit.
 
-        It is the setting's or the environment's, or else the half-width of the goals seen so far
-        in the direction in which they spread most.
+        It is the setting's or the environment's, or else that of the goals seen so far.
         """
         first_goals = [episode.desired_goal[0] for episode in self.replay.episodes()]
         moments = power_sums(torch.from_numpy(np.stack(first_goals)))
-        count, total, squares = self._sum_over_learners(moments)
-        center = total / count
         scale = self.config.goal_scale
-        if scale == "auto":
-            scale = self.config.goals.scale
-        if scale is None:
-            deviation = (squares / count - center.square()).clamp_min(0).sqrt().max()
-            scale = float(np.sqrt(3) * deviation)  # half-width of a uniform distribution
-            if scale < 1e-6:
-                raise ValueError(
-                    "goal_scale is 'auto', but the environment names none and the goals seen so "
-                    "far are all alike; it must be a positive number in the task's units."
-                )
-        self.networks.set_goal_units(center, scale)
+        scale = self.config.goals.scale if scale == "auto" else scale
+        self.networks.set_goal_units(*goal_units(self._sum_over_learners(moments), scale))
 
     def _sum_over_learners(self, values: Tensor) -> Tensor:
         return sum_over_learners(values, self._device) if self.distributed else values
@@ -340,6 +360,9 @@ class ODACTorchLearner(TorchLearner):
         if state.get(WEIGHTS_SEQ_NO, 0) <= self._weights_seq_no:
             self._weights_seq_no = 0
         super().set_state(state)
+        for optimizer in self._named_optimizers.values():
+            fit_optimizer(optimizer, self.config.executor)  # whatever saved it
+        self._executor.forget()  # the optimizer's state has been replaced
         if LEARNER_STATE in state:
             self.num_updates = state[LEARNER_STATE]["num_updates"]
             # RLlib saves one learner for all, whose noise the others must not share. Random states

@@ -165,7 +165,11 @@ class UpdateSettings:
     describes the batch; "skip" leaves it out, on all learners, and counts it in `updates_skipped`.
 
     `matmul_precision` is what `torch.set_float32_matmul_precision` takes: "medium" rounds factors
-    to bfloat16 on CPUs that multiply it (AMX, AVX512-BF16), and to TF32 on GPUs.
+    to bfloat16 on CPUs that multiply it (AMX, AVX512-BF16), and to TF32 on GPUs. "auto" is
+    "high" (TF32) on a GPU and "highest" on a CPU.
+
+    The executor "captured" repeats updates on a GPU as one CUDA graph for each 16 of them; what
+    cannot be captured runs eagerly, and the log says why. On a CPU it is for tests, and slow.
     """
 
     hidden: tuple[int, ...] = setting(
@@ -201,7 +205,10 @@ class UpdateSettings:
         200, COUNT_FROM_0, "how far asynchronous sampling may be ahead of learning", "updates"
     )
     matmul_precision: str = setting(
-        "highest", one_of("highest", "high", "medium"), "precision of float32 products"
+        "auto", one_of("auto", "highest", "high", "medium"), "precision of float32 products"
+    )
+    executor: str = setting(
+        "eager", one_of("eager", "captured"), "how updates run: call by call, or as recorded"
     )
     num_threads: int = setting(1, COUNT, "threads of PyTorch in each process")
 

@@ -23,7 +23,9 @@ from rllib_odac.agent.update import Update
 logger = logging.getLogger(__name__)
 
 
-class _Watched(NamedTuple):
+class Watched(NamedTuple):
+    """An update whose summed loss is still to be looked at."""
+
     number: int  # of the update, counted from 1
     update: Update
     batch: Batch
@@ -44,7 +46,7 @@ class DivergenceGuard:
         self._parameters = dict(module.named_parameters())
         self._skips = skips
         self._reads_at_once = reads_at_once and not skips
-        self._unread: list[_Watched] = []
+        self.unread: list[Watched] = []  # what `read` will look at
         self._skipped: Tensor | None = None  # updates, on their device, since `take_skipped`
         self._warned = False
 
@@ -60,7 +62,7 @@ class DivergenceGuard:
             FloatingPointError: If the loss is read at once and not finite.
         """
         total = update.total_loss
-        self._unread.append(_Watched(number, update, batch, total.detach()))
+        self.unread.append(Watched(number, update, batch, total.detach()))
         if self._reads_at_once:
             self.read()
         if self._skips:  # makes every gradient NaN, and with several learners those of all
@@ -74,7 +76,7 @@ class DivergenceGuard:
             FloatingPointError: If one is not finite and updates are not skipped. The sentence names
                 what went bad, the update and what its batch was like.
         """
-        unread, self._unread = self._unread, []
+        unread, self.unread = self.unread, []
         totals = torch.stack([each.total for each in unread]).tolist() if unread else []
         for watched, total in zip(unread, totals, strict=True):
             if not math.isfinite(total):
@@ -135,7 +137,7 @@ class DivergenceGuard:
             logger.warning("Such updates are skipped and counted from here on: %s.", text)
             self._warned = True
 
-    def _description(self, watched: _Watched) -> str:
+    def _description(self, watched: Watched) -> str:
         update = watched.update
         name, loss = "total_loss", float(watched.total)
         losses = {each: float(tensor.detach()) for each, tensor in update.losses.items()}

@@ -23,8 +23,15 @@ def flushed_denormals() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def matmul_precision(precision: str) -> Iterator[None]:
-    """Lets matrix products of float32 numbers be this exact for a while: see PyTorch's setting."""
+def matmul_precision(precision: str, device: torch.device) -> Iterator[None]:
+    """Lets matrix products of float32 numbers be this exact for a while: see PyTorch's setting.
+
+    Args:
+        precision: Of PyTorch's names, or "auto": "high" on a GPU, "highest" on a CPU.
+        device: Where they are computed.
+    """
+    if precision == "auto":
+        precision = "high" if device.type == "cuda" else "highest"
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(precision)
     try:

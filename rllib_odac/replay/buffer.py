@@ -106,6 +106,8 @@ class GoalReplay:
         self._next_entry = 0  # number of the next transition, counted in the same way
         self._num_states = 0
         self._num_transitions = 0
+        # First and number of what can be drawn; a captured draw reads what stands here by then.
+        self._oldest, self._drawable = torch.zeros(2, dtype=torch.int64, device=self.device)
         self._thresholds = torch.tensor(
             [self.relabel.get(strategy, 0.0) for strategy in RelabelStrategy],
             dtype=torch.float64,
@@ -179,6 +181,7 @@ class GoalReplay:
         self._num_states += steps + 1
         self._next_entry += steps
         self._num_transitions += steps
+        self._tell_device()
 
     def sample(self, batch_size: int, reached_distance: float | Tensor = 0.0) -> Transitions:
         """Draws transitions alone, as `sample_steps`."""
@@ -311,13 +314,18 @@ class GoalReplay:
         return torch.split(states, [values.shape[1] for values in self._columns.values()], dim=-1)
 
     def _draw_entry(self, fraction: Tensor) -> Tensor:
-        oldest = self._next_entry - self._num_transitions
-        return (oldest + (fraction * self._num_transitions).long()) % self.capacity
+        entry: Tensor = self._oldest + (fraction * self._drawable).long()
+        return entry % self.capacity
+
+    def _tell_device(self) -> None:
+        self._oldest.fill_(self._next_entry - self._num_transitions)
+        self._drawable.fill_(self._num_transitions)
 
     def clear(self) -> None:
         """Forgets every episode; the random state stays."""
         self._episodes.clear()
         self._head = self._next_entry = self._num_states = self._num_transitions = 0
+        self._tell_device()
 
     def _columns_in_order(self) -> dict[str, Array]:
         """Copies of the states held, oldest first."""

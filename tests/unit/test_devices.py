@@ -69,7 +69,8 @@ def test_a_replay_saved_on_one_device_loads_on_another(source, target, tmp_path)
 
 def learner_on(device, **settings):
     """A learner with four episodes of its own making in its replay."""
-    learner = make_learner(num_gpus_per_learner=int(device == "cuda"), **settings)
+    exact = {"matmul_precision": "highest", "num_gpus_per_learner": int(device == "cuda")}
+    learner = make_learner(**exact, **settings)
     assert learner._device.type == learner.replay.device.type == device
     assert {parameter.device.type for parameter in learner.networks.parameters()} == {device}
     return learner
