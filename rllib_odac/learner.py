@@ -321,11 +321,11 @@ class ODACTorchLearner(TorchLearner):
 
         It is the setting's or the environment's, or else that of the goals seen so far.
         """
-        first_goals = [episode.desired_goal[0] for episode in self.replay.episodes()]
-        moments = power_sums(torch.from_numpy(np.stack(first_goals)))
+        seen = [(e.desired_goal[0], e.achieved_goal[-1]) for e in self.replay.episodes()]
+        sums = [power_sums(torch.from_numpy(np.stack(goals))) for goals in zip(*seen, strict=True)]
         scale = self.config.goal_scale
         scale = self.config.goals.scale if scale == "auto" else scale
-        self.networks.set_goal_units(*goal_units(self._sum_over_learners(moments), scale))
+        self.networks.set_goal_units(*goal_units(map(self._sum_over_learners, sums), scale))
 
     def _sum_over_learners(self, values: Tensor) -> Tensor:
         return sum_over_learners(values, self._device) if self.distributed else values

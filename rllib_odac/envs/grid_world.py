@@ -33,6 +33,9 @@ Observation = dict[str, NDArray[np.float32]]
 class GridWorldEnv(gym.Env[Observation, np.int64]):
     """A cell (x, y) of a grid, 0 at its upper left, that another one is to become.
 
+    Observations are the number of the cell among the free ones, as a one-hot row: that a wall is
+    between two neighbours is then no matter of distances.
+
     Actions are 0 to stay, or 1 to 4 to move up, down, left and right; a wall or the grid's edge
     stops a move. Starts and goals are uniform over the free cells. Reaching a goal ends nothing.
 
@@ -52,12 +55,12 @@ class GridWorldEnv(gym.Env[Observation, np.int64]):
             raise ValueError(f"slip is {slip}, but must be in [0, 1].")
         self.is_free = np.array([[cell == "." for cell in row] for row in rows]).T  # by (x, y)
         self.slip = slip
+        self._free = np.argwhere(self.is_free)
         largest = np.array(self.is_free.shape, np.float32) - 1
+        place = Box(np.zeros(2, np.float32), largest)
+        number = Box(0, 1, (len(self._free),))
         self.observation_space = Dict(
-            {
-                name: Box(np.zeros(2, np.float32), largest)
-                for name in ("observation", "achieved_goal", "desired_goal")
-            }
+            {"observation": number, "achieved_goal": place, "desired_goal": place}
         )
         self.action_space = Discrete(len(MOVES))
         scale = float(max(largest)) / 2 or 1.0
@@ -69,8 +72,8 @@ class GridWorldEnv(gym.Env[Observation, np.int64]):
     ) -> tuple[Observation, dict[str, Any]]:
         """Begins at a free cell, for another one or the one in `options={"goal": ...}`."""
         super().reset(seed=seed)
-        free = np.argwhere(self.is_free)
-        self._cell, self._goal = free[self.np_random.integers(len(free), size=2)]
+        drawn = self.np_random.integers(len(self._free), size=2)
+        self._cell, self._goal = self._free[drawn]
         if options and "goal" in options:
             self._goal = np.asarray(options["goal"])
         return self._observation(), self._info()
@@ -94,7 +97,8 @@ class GridWorldEnv(gym.Env[Observation, np.int64]):
 
     def _observation(self) -> Observation:
         cell, goal = self._cell.astype(np.float32), self._goal.astype(np.float32)
-        return {"observation": cell, "achieved_goal": cell.copy(), "desired_goal": goal}
+        number = (self._free == self._cell).all(axis=1).astype(np.float32)
+        return {"observation": number, "achieved_goal": cell, "desired_goal": goal}
 
     def _info(self) -> dict[str, Any]:
         distance = float(np.linalg.norm(self._cell - self._goal))

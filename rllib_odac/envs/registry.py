@@ -144,8 +144,8 @@ def make_vector_env(
 ) -> VectorEnv[Any, Any, Any]:
     """Make `num_envs` copies of a goal environment that step together.
 
-    An environment that registered a vector form of its own is made in that form, any other one as
-    a `SyncVectorEnv`. Autoreset is NEXT_STEP, as RLlib expects.
+    An environment that registered a vector form of its own is made in that form if its autoreset is
+    NEXT_STEP, as RLlib expects; any other one as a `SyncVectorEnv`.
 
     Args:
         env: as for `make_env`.
@@ -167,7 +167,15 @@ def make_vector_env(
         if isinstance(env, str) and not shows_time:
             env_id = _registered(env)
             if gym.registry[env_id].vector_entry_point is not None:
-                return _checked(gym.make_vec(env_id, num_envs, **kwargs), name)
+                made = gym.make_vec(env_id, num_envs, **kwargs)
+                if (mode := _autoreset(made)) == AutoresetMode.NEXT_STEP:
+                    return _checked(made, name)
+                made.close()
+                if gym.registry[env_id].entry_point is None:
+                    raise ValueError(
+                        f"{name} has autoreset {mode.value}, but ODAC needs "
+                        f"{AutoresetMode.NEXT_STEP.value}, or a form of a single environment."
+                    )
         makers = [partial(make_env, env, shows_time=shows_time, **kwargs)] * num_envs
         return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
 
@@ -225,6 +233,11 @@ def env_name(env: EnvLike) -> str:
     if not callable(env):
         raise ValueError(f"An environment is an id or a callable that makes one, not {env!r}.")
     return f"The environment made by {getattr(env, '__qualname__', repr(env))}"
+
+
+def _autoreset(env: VectorEnv[Any, Any, Any]) -> AutoresetMode:
+    """How a vector environment begins its next episodes; NEXT_STEP if it does not say."""
+    return AutoresetMode(env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
 
 
 def _listed(names: Any) -> str:
