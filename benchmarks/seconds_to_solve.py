@@ -72,11 +72,12 @@ class Clock:
         self._since = None
 
 
-def solve_ours(seed: int, steps: int) -> Row:
-    """ODAC at its defaults, until it is solved."""
+def solve_ours(seed: int, steps: int, **settings: Any) -> Row:
+    """ODAC at its defaults but for these settings, until it is solved."""
     clock = Clock()
     join_or_start("local", num_cpus=1, log_to_driver=False, logging_level=logging.ERROR)
     config = ODACConfig().environment(ENV).debugging(seed=seed, log_level="ERROR")
+    config.apply_settings(settings)
     config.evaluation(evaluation_interval=None)
     config.reporting(min_sample_timesteps_per_iteration=EVERY)
     algorithm = config.build_algo()

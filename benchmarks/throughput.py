@@ -173,11 +173,11 @@ def check_same_update(learner: ODACTorchLearner) -> None:
         assert not torch.equal(ours, before[name]), f"Two updates left '{name}' as it was."
 
 
-def make_sb3(env: Env, episodes: list[GoalEpisode]) -> SAC:
+def make_sb3(env: Env, episodes: list[GoalEpisode], device: str = "cpu") -> SAC:
     """SAC of Stable-Baselines3 with hindsight, its replay filled."""
     networks, size = {"net_arch": list(HIDDEN)}, len(episodes) * STEPS
     replay = {"replay_buffer_class": HerReplayBuffer, "buffer_size": size}
-    model = SAC("MultiInputPolicy", env, policy_kwargs=networks, device="cpu", **replay)
+    model = SAC("MultiInputPolicy", env, policy_kwargs=networks, device=device, **replay)
     model.set_logger(Logger(None, []))
     keys, compute_reward = list(model.observation_space), env.get_wrapper_attr("compute_reward")
     for e in episodes:
