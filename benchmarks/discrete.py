@@ -26,10 +26,10 @@ from rllib_odac.runtime.cluster import join_or_start
 from rllib_odac.tuned import tuned_fields
 
 BITS = 16
-OF_BITS = {"kl_weight": 1.0, "dynamics_min_scale": 0.2}
+OF_BITS = tuned_fields("odac/BitFlip-v0")["settings"]
 TASKS: dict[str, tuple[Any, dict[str, Any]]] = {
     "GridWorld": ("odac/GridWorld-v0", tuned_fields("odac/GridWorld-v0")["settings"]),
-    "BitFlip": ("odac/BitFlip-v0", tuned_fields("odac/BitFlip-v0")["settings"]),
+    "BitFlip": ("odac/BitFlip-v0", OF_BITS),
     "Stable-Baselines3's, discrete": (False, OF_BITS),
     "Stable-Baselines3's, continuous": (True, OF_BITS | {"kl_weight": 0.05}),
 }

@@ -19,6 +19,7 @@ from rllib_odac.agent.critics import ActionCritics
 from rllib_odac.agent.policies import CategoricalPolicy
 from rllib_odac.env_runner import GoalEnvRunner
 from rllib_odac.envs.actions import actions_of
+from rllib_odac.evaluation.inference import infer, transitions
 from rllib_odac.maths.tabular import TabularODAC
 from tests.conftest import small_config
 from tests.tables import learn_choices, slippery
@@ -211,10 +212,13 @@ def test_every_objective_updates_with_finite_losses(objective):
     learner = config.build_learner(spaces=spaces)
     runner = GoalEnvRunner(config=config, worker_index=0)
     before = copy.deepcopy(learner.networks.policy.state_dict())
-    learner.update(episodes=runner.sample(num_timesteps=400), num_updates=3)
+    episodes = runner.sample(num_timesteps=400)
+    learner.update(episodes=episodes, num_updates=3)
     after = learner.networks.policy.state_dict()
     assert all(torch.isfinite(values).all() for values in after.values())
     assert any(not torch.equal(before[name], after[name]) for name in before)
+    inferred = infer(learner.networks, learner.objective, transitions(episodes[0]), num_samples=2)
+    assert all(np.isfinite(values).all() for values in inferred.values())
 
 
 def test_noise_on_finitely_many_actions_is_refused():
