@@ -53,7 +53,10 @@ LEARNING: dict[str, Metric] = {
     "log_prob_next": Metric("log p_ψ(φ(s')|s,a) of what was reached next", "nats"),
     "dynamics_scale": Metric("scale b(s,a) of p_ψ in each coordinate of the goal", "goal scales"),
     "kl_weight": Metric("weight of KL(π‖p)", "1"),
-    "policy_kl": Metric("KL(π‖p) to the action prior, from one action of a state", "nats"),
+    "policy_kl": Metric(
+        "KL(π‖p) to the action prior, from one action of a state or, of finitely many, from all",
+        "nats",
+    ),
     "trivial_goal_share": Metric("share of relabelled goals that are reached already", "1"),
     "unreached_value": Metric("Q(s,a,g) of episodes' own goals that are not reached yet", "nats"),
     "effective_horizon": Metric("1 / (1 − q_Δ(0|s,a)), how far the backup looks ahead", "steps"),

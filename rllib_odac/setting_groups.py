@@ -72,7 +72,8 @@ class ObjectiveSettings:
     A step of delay costs −log p0 nats. Goals are divided by `goal_scale`, and scales of p_ψ are
     given in it; "auto" is the environment's own, or the half-width of the goals seen first.
     `success_distance` is where HER and UVD pay their reward; "auto" is the environment's own.
-    `kl_weight` 1 gives the exact posterior, and "auto" tunes it to an entropy of −A nats.
+    `kl_weight` 1 gives the exact posterior, and "auto" tunes it to an entropy of −A nats, or of
+    half that of a uniform choice where there are finitely many actions.
     """
 
     objective: str | type[Any] = setting("odac", OBJECTIVE, "method to train with")
@@ -116,8 +117,8 @@ class RuleSettings:
 
     The posterior is taken against an action prior p(a|s): "uniform", the "behavior" in the replay,
     learned by maximum likelihood, the "previous" policy, or a function that makes a
-    `torch.distributions` object over actions in [−1, 1]^A from observations (B, D); the command
-    line takes it as "MODULE:FUNCTION".
+    `torch.distributions` object over actions in [−1, 1]^A from observations (B, D), a `Categorical`
+    where there are finitely many; the command line takes it as "MODULE:FUNCTION".
 
     "explicit" values are those of the policy's own actions. "expectile" and "soft" ones come from
     replayed actions alone, as logs ask for: an upper expectile, or w log E_{a~π_β} exp(Q/w), w the
