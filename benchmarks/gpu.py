@@ -54,6 +54,11 @@ ROOT = Path(__file__).parents[1]
 SECONDS = 480  # in all
 BATCHES, EXECUTORS = (256, 4096), ("eager", "captured")
 WARM = 3  # calls, after which everything is compiled or recorded
+GPU_TESTS = [
+    "tests/unit/test_executor.py",
+    "tests/unit/test_devices.py",
+    "tests/distributed/test_gpu.py",
+]
 
 
 class Rows:
@@ -242,7 +247,7 @@ def _apart(one: ODACTorchLearner, other: ODACTorchLearner) -> float:
 
 def run_tests(rows: Rows, device: torch.device) -> None:
     """The tests that need a GPU, or on a CPU those of the executor."""
-    asked = ["tests/unit", "tests/distributed/test_gpu.py", "-m", "gpu"]
+    asked = [*GPU_TESTS, "-m", "gpu"]
     if device.type == "cpu":
         asked = ["tests/unit/test_executor.py", "-m", "not gpu"]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *asked]
@@ -268,7 +273,7 @@ def main() -> None:
     """Runs every part."""
     parser = argparse.ArgumentParser(description="Measures what a GPU does for updates.")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--seconds", type=float, default=6.0, help="of each contestant and batch")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each contestant and batch")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("results"))
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
