@@ -5,12 +5,11 @@
     python tune_configs/sweep.py --env odac/Box2D-v0 --objective her --steps 30000
     ray job submit --working-dir . -- python tune_configs/sweep.py
 
-Studies, with their search space, stop rule and pass threshold, stand in sweeps/ beside this file.
+It is `odac sweep`, for `ray job submit` with a working directory. Studies, with their search space,
+stop rule and pass threshold, stand in rllib_odac/tuned/sweeps.
 """
-
-from pathlib import Path
 
 from rllib_odac.cli.sweep import main
 
 if __name__ == "__main__":
-    main(Path(__file__).parent / "sweeps")
+    main()

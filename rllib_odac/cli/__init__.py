@@ -11,12 +11,19 @@ import typer
 from rllib_odac.cli.data import data, record
 from rllib_odac.cli.environments import envs, render
 from rllib_odac.cli.inspect import inspect
-from rllib_odac.cli.policies import export
+from rllib_odac.cli.policies import export, pull, push
 from rllib_odac.cli.runs import evaluate, train
 from rllib_odac.cli.settings import settings
 from rllib_odac.cli.studies import compare, study
+from rllib_odac.cli.sweep import sweep
+from rllib_odac.cli.watch import watch
 from rllib_odac.metrics import as_help as help_on_metrics
 from rllib_odac.settings import as_help as help_on_settings
+
+COMMANDS = (
+    *(evaluate, watch, inspect, export, push, pull),
+    *(study, sweep, compare, record, data, settings, envs, render),
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -39,7 +46,7 @@ def options(
 
 
 app.command(epilog=f"{help_on_settings()}\n\n{help_on_metrics()}")(train)
-for command in (evaluate, inspect, export, study, compare, record, data, settings, envs, render):
+for command in COMMANDS:
     app.command()(command)
 
 

@@ -1,4 +1,4 @@
-"""The command line of `tune_configs/sweep.py`."""
+"""`odac sweep`, which `tune_configs/sweep.py` is too."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from rllib_odac.cli.common import (
 from rllib_odac.cli.options import field_options, takes
 from rllib_odac.declarations import declarations
 from rllib_odac.experiments.spec import RunSpec
-from rllib_odac.experiments.sweeps.results import FILES
 from rllib_odac.experiments.sweeps.spec import SweepSpec, read_sweep_spec
 from rllib_odac.experiments.sweeps.sweep import Sweep, check_storage, run_sweep
 from rllib_odac.runtime.cluster import check_python_path
+from rllib_odac.tuned import SWEEPS
 
 DEFAULT_STUDY = "fetch_reach"  # if neither a study nor an environment is given
 ANY_STUDY = "any"  # the space for an environment that has no study
@@ -47,9 +47,8 @@ SWEEP_FIELDS = [name for name in declarations(Sweep) if name not in ("spec", "st
 @takes(field_options(RunSpec, RUN_FIELDS) + field_options(Sweep, SWEEP_FIELDS))
 def sweep(
     *,
-    context: typer.Context,
     study: Annotated[
-        str | None, typer.Option(help="Study file, or its name in tune_configs/sweeps/.")
+        str | None, typer.Option(help="Study file, or the name of one of ours.")
     ] = None,
     storage: Annotated[
         str,
@@ -74,9 +73,11 @@ def sweep(
     `odac train --config`) and report.html.
     """
     with errors_in_one_sentence(debug), quiet_libraries(debug):
+        from rllib_odac.experiments.sweeps.results import FILES
+
         given = {name: value for name, value in fields.items() if value is not None}
         run_fields = {name: given.pop(name) for name in RUN_FIELDS if name in given}
-        path = _study_file(context.obj, study, has_env="env" in run_fields)
+        path = _study_file(study, has_env="env" in run_fields)
         spec = read_sweep_spec(path, run_fields)
         scheduler = given.get("scheduler", Sweep.scheduler)
         name = f"{file_name(run_fields.get('env', path.stem))}-{spec.base.objective}-{scheduler}"
@@ -105,26 +106,25 @@ def sweep(
             raise typer.Exit(1)
 
 
-def main(studies: Path, arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command and exits.
 
     Args:
-        studies: Directory of the study files that have a name.
         arguments: The command line's, by default the process's own.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # as `odac` does; read when torch is imported
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command()(sweep)
-    app(arguments, obj=studies)
+    app(arguments)
 
 
-def _study_file(studies: Path, given: str | None, has_env: bool) -> Path:
-    """The file of a study given by its path or by its name in `studies`."""
+def _study_file(given: str | None, has_env: bool) -> Path:
+    """The file of a study given by its path or by its name in `rllib_odac/tuned/sweeps`."""
     if given is None:
         given = ANY_STUDY if has_env else DEFAULT_STUDY
-    path = Path(given) if given.endswith((".yaml", ".yml")) else studies / f"{given}.yaml"
+    path = Path(given) if given.endswith((".yaml", ".yml")) else SWEEPS / f"{given}.yaml"
     if not path.is_file():
-        known = sorted(file.stem for file in studies.glob("*.yaml"))
+        known = sorted(file.stem for file in SWEEPS.glob("*.yaml"))
         raise ValueError(
             f"study is '{given}', but must be a .yaml file that exists, or in {known}."
         )

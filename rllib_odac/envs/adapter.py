@@ -17,8 +17,9 @@ from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 from numpy.typing import ArrayLike, NDArray
 
 from rllib_odac.envs.base import FloatArray, GoalEnv
+from rllib_odac.envs.families import is_maze
 from rllib_odac.envs.flatten import GOAL_KEYS
-from rllib_odac.envs.goals import Goals, goals_of, is_maze
+from rllib_odac.envs.goals import Goals, goals_of
 from rllib_odac.envs.registry import (
     EnvLike,
     check_goal_env,

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rllib_odac.envs.families import is_maze, own_success_distance
+
 POSITION, QUATERNION = slice(0, 3), slice(3, 7)  # in the goals of HandManipulate
-MAZE_SUCCESS_DISTANCE = 0.45  # m; gymnasium-robotics has it only in its code
-MAZES = "gymnasium_robotics.envs.maze.maze_v4"
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,8 @@ def goals_of(env: Any) -> Goals:
 
     Args:
         env: With or without wrappers. Of one that knows no `Goals` the attributes
-            `success_distance` or `distance_threshold`, `goal_scale`, `measured` and `hand_object`
-            are used as far as it has them.
+            `success_distance` or `distance_threshold`, also of its `task`, `goal_scale`,
+            `measured` and `hand_object` are used as far as it has them.
     """
     core = env.unwrapped
     goals = getattr(core, "goals", None)
@@ -117,7 +117,7 @@ def goals_of(env: Any) -> Goals:
         return goals
     scale = getattr(core, "goal_scale", None)
     goals = Goals(
-        success_distance=_success_distance(core),
+        success_distance=own_success_distance(core),
         measured=getattr(core, "measured", slice(None)),
         includes_boundary=is_maze(core),
         scale=None if scale is None else float(scale),
@@ -174,18 +174,6 @@ def own_reward(env: Any, achieved: NDArray[Any], goal: NDArray[Any]) -> NDArray[
         pairs = zip(achieved, goal, strict=True)
         return np.array([core.compute_reward(one, other, {}) for one, other in pairs])
     return np.asarray(core.compute_reward(achieved, goal, [{}] * len(goal)))
-
-
-def is_maze(core: Any) -> bool:
-    """Whether an environment, without wrappers, is a maze of gymnasium-robotics."""
-    return any(kind.__module__ == MAZES for kind in type(core).__mro__)
-
-
-def _success_distance(core: Any) -> float | None:
-    for name in ("success_distance", "distance_threshold"):  # ours, and gymnasium-robotics'
-        if (distance := getattr(core, name, None)) is not None:
-            return float(distance)
-    return MAZE_SUCCESS_DISTANCE if is_maze(core) else None
 
 
 def _norm(achieved: Any, goal: Any, coordinates: slice) -> Any:

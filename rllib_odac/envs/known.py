@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rllib_odac.envs.actions import Actions, actions_of
+from rllib_odac.envs.families import own_time_limit
 from rllib_odac.envs.flatten import is_flattened
 from rllib_odac.envs.goals import Goals, goals_of
 
@@ -16,7 +17,7 @@ class KnownEnvironment(NamedTuple):
 
     Attributes:
         goals: When its goals are reached.
-        horizon: Steps after which an episode is cut, or None.
+        horizon: Steps after which an episode is cut, or ends by a clock of its own, or None.
         has_spec: Whether Gymnasium knows how it was made.
         pays: Whether it computes rewards for any pair of goals.
         widths: Numbers in a row of its observations and goals.
@@ -35,7 +36,7 @@ def look_at(env: Any) -> KnownEnvironment:
     """What is known of a goal environment, which is closed then."""
     found = KnownEnvironment(
         goals_of(env),
-        horizon=env.spec.max_episode_steps if env.spec else None,
+        horizon=own_time_limit(env),
         has_spec=env.spec is not None,
         pays=hasattr(env.unwrapped, "compute_reward") and not is_flattened(env),
         widths=_widths(env),

@@ -79,6 +79,11 @@ def inspect_checkpoint(
     return _Inspection(policy, directory, episodes, seed).run()
 
 
+def inspected_sections(policy: CheckpointPolicy, out: Path, episodes: int) -> list[Section]:
+    """What `inspect_checkpoint` draws into a directory, as sections of another page."""
+    return _Inspection(policy, out, episodes, seed=0).sections()
+
+
 class _Inspection:
     """The pictures of one checkpoint, one method each."""
 
@@ -106,25 +111,13 @@ class _Inspection:
         }
 
     def run(self) -> dict[str, Any]:
-        self.draw_fields()
-        self.draw_episodes()
-        if self.infers:
-            self.draw_termination()
-        if self.networks.dynamics.is_learned:
-            self.draw_calibration()
-        self.draw_value()
+        sections = self.sections()
         config = self.policy.config
         report = self.out / "report.html"
         objective = type(self.objective).__name__.removesuffix("Objective")
         # JSON knows no NaN, which a correlation is where nothing varies.
         self.figures = {k: None if v is None or np.isnan(v) else v for k, v in self.figures.items()}
         figures = {k: v for k, v in self.figures.items() if v is not None}
-        sections = [
-            Section(title, equation, with_subscripts(text), [png(file, title)])
-            for file, (title, equation, text) in self.pictures
-        ]
-        if self.missing:
-            sections.append(Section("What is not shown", items=self.missing))
         page = render_page(
             f"What {objective} inferred on {config.env}",
             f"{len(self.followed)} held-out goals, deterministic actions. Every quantity comes "
@@ -136,6 +129,21 @@ class _Inspection:
         write_text(report, page)
         files = [report, *(file for file, _ in self.pictures)]
         return self.figures | {"missing": self.missing, "files": [str(file) for file in files]}
+
+    def sections(self) -> list[Section]:
+        """Draws everything; a section of the page for each picture."""
+        self.draw_fields()
+        self.draw_episodes()
+        if self.infers:
+            self.draw_termination()
+        if self.networks.dynamics.is_learned:
+            self.draw_calibration()
+        self.draw_value()
+        shown = [
+            Section(title, equation, with_subscripts(text), [png(file, title)])
+            for file, (title, equation, text) in self.pictures
+        ]
+        return [*shown, Section("What is not shown", items=self.missing)] if self.missing else shown
 
     def add(self, name: str, caption: captions.Caption) -> Path:
         """Notes a picture, and says where it goes."""

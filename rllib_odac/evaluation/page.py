@@ -14,6 +14,8 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+NO_SCRIPT = Markup("")
+
 
 @dataclass
 class Table:
@@ -43,6 +45,7 @@ class Section:
         items: A list.
         code: A text in which lines and spaces count, with `code_text` above it.
         note: A paragraph in small print.
+        beside: Whether pictures stand beside each other where there is room.
     """
 
     heading: str
@@ -54,6 +57,7 @@ class Section:
     code_text: str = ""
     code: str = ""
     note: str = ""
+    beside: bool = False
 
 
 def render_page(
@@ -62,6 +66,7 @@ def render_page(
     sections: Sequence[Section],
     summary: str = "",
     facts: Table | None = None,
+    script: Markup = NO_SCRIPT,
 ) -> str:
     """The page as HTML.
 
@@ -71,6 +76,7 @@ def render_page(
         sections: Its parts, in order.
         summary: A sentence that says what came out.
         facts: A table below it.
+        script: What the page runs in a browser; reports run nothing.
     """
     environment = Environment(
         loader=PackageLoader("rllib_odac", "evaluation"),
@@ -82,7 +88,9 @@ def render_page(
     )
     environment.filters["subscripts"] = with_subscripts
     template = environment.get_template("page.html.jinja")
-    return template.render(title=title, lead=lead, summary=summary, facts=facts, sections=sections)
+    return template.render(
+        title=title, lead=lead, summary=summary, facts=facts, sections=sections, script=script
+    )
 
 
 def png(file: Path, description: str) -> Markup:

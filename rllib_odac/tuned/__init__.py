@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 DIRECTORY = Path(__file__).parent
+SWEEPS = DIRECTORY / "sweeps"  # studies that search around them, in YAML
 
 
 def tuned_file(name: str) -> Path | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,8 +24,8 @@ from rllib_odac.experiments.sweeps.space import Domain, initial, read_space
 from rllib_odac.experiments.sweeps.spec import SweepSpec, read_sweep_spec
 from rllib_odac.experiments.sweeps.sweep import Sweep, check_storage
 from rllib_odac.storage import Storage
+from rllib_odac.tuned import SWEEPS
 
-CONFIGS = Path(__file__).parents[2] / "tune_configs"
 SPACE = {"lr": {"log_uniform": [1e-4, 1e-2]}, "hidden": {"choice": [[32, 32], [64]]}}
 
 
@@ -73,7 +74,7 @@ def test_a_wrong_space_is_told_in_one_sentence(space, words):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("path", sorted((CONFIGS / "sweeps").glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted(SWEEPS.glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_study_file_is_whole(path):
     study = read_sweep_spec(path, {"env": "odac/Box2D-v0"} if path.stem == "any" else None)
     study.run_spec(study.defaults()).config()
@@ -98,7 +99,7 @@ def test_a_study_is_its_base_with_what_is_said_on_top(tmp_path):
 
 
 def test_settings_of_the_density_are_searched_only_where_it_is_learned():
-    any_study = CONFIGS / "sweeps" / "any.yaml"
+    any_study = SWEEPS / "any.yaml"
     odac, her = (
         read_sweep_spec(any_study, {"env": "odac/Box2D-v0", "objective": objective}).space
         for objective in ("odac", "her")
@@ -197,7 +198,7 @@ def test_the_command_tells_of_a_mistake_in_one_sentence(
     plain = SimpleNamespace(executable="/usr/bin/python")
     monkeypatch.setattr("rllib_odac.runtime.cluster.sys", plain)
     with pytest.raises(SystemExit) as ended:
-        main(CONFIGS / "sweeps", arguments)
+        main(arguments)
     told = capsys.readouterr().err
     assert ended.value.code == 2
     assert told.startswith("error: ")
@@ -208,9 +209,10 @@ def test_the_command_tells_of_a_mistake_in_one_sentence(
 def test_python_in_a_path_with_a_space_is_refused_before_ray_starts(tmp_path, monkeypatch, capsys):
     spaced = SimpleNamespace(executable="/home/a user/venv/bin/python")
     monkeypatch.setattr("rllib_odac.runtime.cluster.sys", spaced)
-    monkeypatch.setattr("rllib_odac.cli.sweep.start_ray", lambda *_: pytest.fail("Ray started"))
+    module = sys.modules[main.__module__]  # in the package, the command has its name
+    monkeypatch.setattr(module, "start_ray", lambda *_: pytest.fail("Ray started"))
     with pytest.raises(SystemExit) as end:
-        main(CONFIGS / "sweeps", ["--smoke", "--storage", str(tmp_path / "storage")])
+        main(["--smoke", "--storage", str(tmp_path / "storage")])
     assert end.value.code == 2
     error = capsys.readouterr().err
     assert error.startswith("error: Python is '/home/a user/venv/bin/python', but for sweeps it")

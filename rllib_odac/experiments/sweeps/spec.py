@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rllib_odac.agent.objectives import objective_class
 from rllib_odac.declarations import COUNT, POSITIVE_SHARE, one_of
 from rllib_odac.experiments.spec import RunSpec, check_mapping
 from rllib_odac.experiments.spec_files import read_yaml, run_fields
@@ -98,6 +97,8 @@ def read_sweep_spec(path: Path, overrides: Mapping[str, Any] | None = None) -> S
     Raises:
         ValueError: With one sentence on the first thing that is wrong.
     """
+    from rllib_odac.agent.objectives import objective_class  # and PyTorch
+
     stored = read_yaml(path, ("base", "space", "metric", "stop", "pass"))
     fields = run_fields("base", stored.get("base", {}), path.parent)
     stop = check_mapping("stop", stored.get("stop", {}), (*STOP_FIELDS, "grace"))

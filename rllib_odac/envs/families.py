@@ -1,0 +1,42 @@
+"""Where the environments of others keep what they do not tell Gymnasium.
+
+Each family has a place of its own: gymnasium-robotics and panda-gym an attribute
+`distance_threshold`, of the environment or of its task; highway-env a dictionary `config`;
+Stable-Baselines3's bits and Meta-World a number of steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+MAZE_SUCCESS_DISTANCE = 0.45  # m; gymnasium-robotics has it only in its code
+MAZES = "gymnasium_robotics.envs.maze.maze_v4"
+
+
+def is_maze(core: Any) -> bool:
+    """Whether an environment, without wrappers, is a maze of gymnasium-robotics."""
+    return any(kind.__module__ == MAZES for kind in type(core).__mro__)
+
+
+def own_success_distance(core: Any) -> float | None:
+    """The distance below which an environment, without wrappers, calls a goal reached, if any."""
+    for owner in (core, getattr(core, "task", None)):
+        for name in ("success_distance", "distance_threshold"):
+            if (distance := getattr(owner, name, None)) is not None:
+                return float(distance)
+    return MAZE_SUCCESS_DISTANCE if is_maze(core) else None
+
+
+def own_time_limit(env: Any) -> int | None:
+    """The steps after which an environment ends its episodes, by Gymnasium or by itself, if any."""
+    if env.spec is not None and env.spec.max_episode_steps is not None:
+        return int(env.spec.max_episode_steps)
+    core = env.unwrapped
+    config = getattr(core, "config", None)
+    if isinstance(config, Mapping) and {"duration", "policy_frequency"} <= config.keys():
+        return int(config["duration"] * config["policy_frequency"])  # seconds, and steps in one
+    for name in ("max_steps", "max_path_length"):
+        if isinstance(limit := getattr(core, name, None), int):
+            return limit
+    return None

@@ -1,0 +1,60 @@
+"""What environments of others keep to themselves is found where each family keeps it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.spaces import Box, Dict
+
+from rllib_odac import make_env
+from rllib_odac.envs.families import own_success_distance, own_time_limit
+from rllib_odac.envs.known import look_at
+
+
+class Clock(gym.Env):
+    """Ends its episodes by a clock of its own, of which Gymnasium knows nothing."""
+
+    def __init__(self):
+        self.config = {"duration": 4, "policy_frequency": 5}
+        self.task = SimpleNamespace(distance_threshold=np.float32(0.25))
+        space = Box(-1, 1, (2,), np.float32)
+        names = ("observation", "achieved_goal", "desired_goal")
+        self.observation_space = Dict(dict.fromkeys(names, space))
+        self.action_space = space
+
+
+def test_a_clock_and_a_task_are_asked():
+    known = look_at(make_env(Clock))
+    assert known.horizon == 20
+    assert known.goals.success_distance == 0.25
+
+
+def test_nothing_is_found_where_nothing_is():
+    bare = SimpleNamespace(
+        spec=None, unwrapped=SimpleNamespace(task="push", config={"duration": 4})
+    )
+    assert own_success_distance(bare.unwrapped) is None
+    assert own_time_limit(bare) is None
+
+
+@pytest.mark.parametrize(
+    ("env", "horizon", "distance"),
+    [("panda_gym:PandaReach-v3", 50, 0.05), ("highway_env:parking-v0", 500, None)],
+)
+def test_families_as_they_are(env, horizon, distance):
+    pytest.importorskip(env.partition(":")[0])
+    known = look_at(make_env(env))
+    assert known.horizon == horizon
+    assert known.goals.success_distance == distance
+    assert known.pays
+
+
+@pytest.mark.parametrize("continuous", [True, False])
+def test_the_bits_of_stable_baselines(continuous):
+    pytest.importorskip("stable_baselines3")
+    from stable_baselines3.common.envs import BitFlippingEnv
+
+    assert look_at(make_env(BitFlippingEnv, n_bits=6, continuous=continuous)).horizon == 6
