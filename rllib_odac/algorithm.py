@@ -21,9 +21,8 @@ from ray.tune import Checkpoint
 from rllib_odac.checkpoints.checkpointer import Checkpointer
 from rllib_odac.checkpoints.find import open_checkpoint
 from rllib_odac.checkpoints.manifest import REPLAY_DIRECTORY
-from rllib_odac.checkpoints.networks import networks_files
+from rllib_odac.checkpoints.networks import begin_with, plain_files
 from rllib_odac.config import ODACConfig
-from rllib_odac.deploy.files import policy_files
 from rllib_odac.env_runner import GoalEnvRunner
 from rllib_odac.envs.actions import actions_of
 from rllib_odac.ray_compat import next_checkpoint
@@ -280,6 +279,11 @@ class ODAC(Algorithm):
             self._training.accounting.drop_unfinished()
         return checkpoint.path
 
+    def begin_with(self, path: Any) -> None:
+        """Takes over the networks of a checkpoint alone; see `checkpoints.networks.begin_with`."""
+        begin_with(self.learner_group, path)
+        self._training.sync_weights()
+
     @override(Algorithm)
     def restore_from_path(
         self, path: Any, *args: Any, filesystem: FileSystem | None = None, **kwargs: Any
@@ -388,13 +392,5 @@ class ODAC(Algorithm):
     def _plain_files(self) -> dict[str, bytes]:
         """The files of a checkpoint that can be read without a pickle, by name."""
         weights = self.learner_group.get_weights()[DEFAULT_MODULE_ID]
-        policy = policy_files(
-            weights,
-            *self.spaces[DEFAULT_MODULE_ID],
-            env=str(self.config.env or self.config.data),
-            objective=type(self.config.build_objective()).__name__,
-            env_steps=self.env_steps,
-            updates=self.updates,
-            hidden=tuple(self.config.hidden),
-        )
-        return policy | networks_files(weights, self.config)
+        spaces = self.spaces[DEFAULT_MODULE_ID]
+        return plain_files(weights, spaces, self.config, self.env_steps, self.updates)

@@ -174,7 +174,7 @@ class ODACConfig(AlgorithmConfig, Settings):
         if self.action_prior not in (UNIFORM, BEHAVIOR, PREVIOUS):
             find_factory(self.action_prior)
         objective = self.build_objective()
-        self.rules.check(self.kl_weight, self.target_steps, objective)
+        self.rules.check(self.kl_weight, objective)
         if self.kl_weight == "auto" and self.action_prior != UNIFORM:
             raise ValueError(
                 'kl_weight is "auto", but must be a number with an action_prior other than '

@@ -98,6 +98,7 @@ class ODACTorchLearner(TorchLearner):
             auxiliary_goal=None if auxiliary is None else auxiliary.goal_source,
             discount=config.prior_discount,
             candidates=config.relabel_candidates,
+            logged_share=config.data_share,
         )
         self._noise = torch.Generator(device=self._device)
         self._noise.manual_seed(self._base_seed + 1)

@@ -240,6 +240,11 @@ class ReplaySettings:
     offline: bool = setting(
         False, SWITCH, "learn from `data` alone; steps of a run are then updates"
     )
+    data_share: float | None = setting(
+        None,
+        FRACTION.or_none(),
+        "share of each batch that is drawn from `data`; None draws all transitions alike",
+    )
     data_goal: list[int] | None = setting(
         None,
         COORDINATES.or_none(),

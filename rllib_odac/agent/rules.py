@@ -41,16 +41,15 @@ class Rules:
         """Whether values come from replayed actions alone."""
         return self.values != EXPLICIT
 
-    def check(self, kl_weight: float | str, target_steps: int, objective: Objective) -> None:
+    def check(self, kl_weight: float | str, objective: Objective) -> None:
         """Checks that they fit what else is asked for.
 
         Raises:
             ValueError: With one sentence on the first that does not.
         """
-        if self.is_in_sample and (target_steps > 1 or objective.auxiliary is not None):
+        if self.is_in_sample and objective.auxiliary is not None:
             name = type(objective).__name__
-            other = f"target_steps {target_steps}" if objective.auxiliary is None else name
-            raise ValueError(f'values is "{self.values}", but must be "explicit" with {other}.')
+            raise ValueError(f'values is "{self.values}", but must be "explicit" with {name}.')
         if self.extraction == ADVANTAGE and not self.is_in_sample:
             raise ValueError(
                 'extraction is "advantage", but must be "posterior" or "ddpg_bc" where values is '

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from rllib_odac.experiments.run import Run
 
 
-RUN_FIELDS = [name for name in declarations(RunSpec) if name != "settings"]  # which have --set
+RUN_FIELDS = [name for name in declarations(RunSpec) if name not in ("settings", "begin_from")]
 
 
 @takes(field_options(RunSpec, RUN_FIELDS, arguments=["env"]))
@@ -55,6 +55,10 @@ def train(
         typer.Option(
             help="Log whose episodes the replay begins with; without an environment all there is."
         ),
+    ] = None,
+    begin_from: Annotated[
+        str | None,
+        typer.Option("--from", help="Begin with the networks of this checkpoint, or run."),
     ] = None,
     evaluate_in: Annotated[
         str | None,
@@ -86,6 +90,8 @@ def train(
         fields["settings"] = fields.get("settings", {}) | parse_settings(settings or [])
         if data is not None:
             fields["settings"]["data"] = data
+        if begin_from is not None:
+            fields["begin_from"] = begin_from
         if "env" not in fields and "data" not in fields["settings"]:
             raise ValueError(
                 "train needs an environment, its id or a --config that names one, or --data, a log "

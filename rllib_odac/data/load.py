@@ -119,4 +119,5 @@ def _load(
     )
     episodes = [to_replay(episode, actions) for episode in mine]
     learner.add_episodes(episodes, is_known)
+    learner.replay.mark_logged()
     return len(learner.replay)

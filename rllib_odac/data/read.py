@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 
 from rllib_odac.data.logged import LoggedEpisode, logged_episode
-from rllib_odac.replay.buffer import cut_episodes
-from rllib_odac.replay.episodes import ACTIONS, COLUMNS
+from rllib_odac.replay.episodes import ACTIONS, COLUMNS, cut_episodes
 from rllib_odac.replay.file import read_arrays
 from rllib_odac.storage import PLACE, Storage
 

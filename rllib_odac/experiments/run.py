@@ -339,7 +339,10 @@ class Run:
     def _restore(self, algorithm: ODAC) -> None:
         """Restores the newest whole checkpoint, if there is one, and the progress until then."""
         self.rows, self._figures, self._looks_solved = [], {}, False
-        if restore_newest(self.out, algorithm.restore_from_path) is not None:
+        restored = restore_newest(self.out, algorithm.restore_from_path)
+        if restored is None and self.spec.begin_from is not None:
+            algorithm.begin_with(self.spec.begin_from)
+        if restored is not None:
             text = io.StringIO(self._files.read_text("progress.csv"))
             progress = pd.read_csv(text, float_precision="round_trip")
             kept = progress[progress.apply(self._steps, axis=1) <= algorithm.steps]

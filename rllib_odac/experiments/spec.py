@@ -13,6 +13,7 @@ from rllib_odac.declarations import (
     MAPPING,
     POSITIVE_SHARE,
     SEED,
+    TEXT,
     Rule,
     declarations,
     lists_its_settings,
@@ -42,6 +43,9 @@ class RunSpec:
     )
     seed: int = setting(0, SEED, "seed of networks, exploration, replay and environments")
     settings: dict[str, Any] = setting({}, MAPPING, "further settings of `ODACConfig`, by name")
+    begin_from: str | None = setting(
+        None, TEXT.or_none(), "checkpoint, or run, whose networks the run begins with"
+    )
     num_env_runners: int = setting(
         0, COUNT_FROM_0, "remote env runners; 0 collects in this process"
     )

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rllib_odac.replay.episodes import Array, GoalEpisode
+from rllib_odac.replay.episodes import Array, GoalEpisode, cut_episodes
 from rllib_odac.replay.file import read_arrays, write_arrays
+from rllib_odac.replay.logged_share import drawn_numbers
 from rllib_odac.replay.relabelling import RelabelStrategy, validate_relabelling
 from rllib_odac.replay.transitions import Transitions
 
@@ -40,6 +41,8 @@ class GoalReplay:
         discount: γ of the strategy "discounted".
         candidates: Draws of a transition and its hindsight goal, of which the first whose goal is
             not reached already is kept; in every other row of a batch.
+        logged_share: Share of the draws that come from the episodes that `mark_logged` was called
+            for, as long as any of them is left; None draws all transitions alike.
 
     Raises:
         ValueError: On a size below one or probabilities that do not sum to one.
@@ -57,6 +60,7 @@ class GoalReplay:
         auxiliary_goal: RelabelStrategy | None = None,
         discount: float = 0.95,
         candidates: int = 1,
+        logged_share: float | None = None,
     ) -> None:
         sizes = {
             "candidates": candidates,
@@ -75,6 +79,7 @@ class GoalReplay:
         self.auxiliary_goal = auxiliary_goal
         self.discount = discount
         self.candidates = candidates
+        self.logged_share = logged_share
         self.generator = torch.Generator(device=self.device)
         if seed is not None:
             self.generator.manual_seed(seed)
@@ -106,8 +111,11 @@ class GoalReplay:
         self._next_entry = 0  # number of the next transition, counted in the same way
         self._num_states = 0
         self._num_transitions = 0
-        # First and number of what can be drawn; a captured draw reads what stands here by then.
-        self._oldest, self._drawable = torch.zeros(2, dtype=torch.int64, device=self.device)
+        self._num_logged = 0  # of these, the oldest
+        # First and number of what can be drawn, and how much of it is logged; a captured draw reads
+        # what stands here by then.
+        counters = torch.zeros(3, dtype=torch.int64, device=self.device)
+        self._oldest, self._drawable, self._logged = counters
         self._thresholds = torch.tensor(
             [self.relabel.get(strategy, 0.0) for strategy in RelabelStrategy],
             dtype=torch.float64,
@@ -160,6 +168,7 @@ class GoalReplay:
             evicted, _ = self._episodes.popleft()
             self._num_states -= evicted + 1
             self._num_transitions -= evicted
+            self._num_logged = max(0, self._num_logged - evicted)
 
         first = self._head
         rows = torch.arange(first, first + steps + 1, device=self.device)
@@ -313,18 +322,26 @@ class GoalReplay:
         states = self._states.index_select(0, row % self.capacity)
         return torch.split(states, [values.shape[1] for values in self._columns.values()], dim=-1)
 
+    def mark_logged(self) -> None:
+        """Takes all that is held for a log's, of which `logged_share` speaks."""
+        self._num_logged = self._num_transitions
+        self._tell_device()
+
     def _draw_entry(self, fraction: Tensor) -> Tensor:
-        entry: Tensor = self._oldest + (fraction * self._drawable).long()
-        return entry % self.capacity
+        number = drawn_numbers(fraction, self._drawable, self._logged, self.logged_share)
+        entry: Tensor = (self._oldest + number) % self.capacity
+        return entry
 
     def _tell_device(self) -> None:
         self._oldest.fill_(self._next_entry - self._num_transitions)
         self._drawable.fill_(self._num_transitions)
+        self._logged.fill_(self._num_logged)
 
     def clear(self) -> None:
         """Forgets every episode; the random state stays."""
         self._episodes.clear()
         self._head = self._next_entry = self._num_states = self._num_transitions = 0
+        self._num_logged = 0
         self._tell_device()
 
     def _columns_in_order(self) -> dict[str, Array]:
@@ -342,7 +359,8 @@ class GoalReplay:
         arrays = self._columns_in_order()
         arrays["episodes"] = np.array(self._episodes, dtype=np.int64).reshape(-1, 2)
         arrays["generator"] = self.generator.get_state().numpy()
-        write_arrays(stream, {"generator_device": self.device.type}, arrays)
+        header = {"generator_device": self.device.type, "logged": self._num_logged}
+        write_arrays(stream, header, arrays)
 
     def read(self, stream: Any, name: str) -> None:
         """Replaces the contents and the random state by what `write` wrote.
@@ -368,6 +386,8 @@ class GoalReplay:
         columns = {column: arrays[column] for column in self._columns}
         for episode in cut_episodes(columns, arrays["episodes"].tolist()):
             self.add(episode)
+        self._num_logged = min(header.get("logged", 0), self._num_transitions)
+        self._tell_device()
         if header["generator_device"] == self.device.type:
             self.generator.set_state(torch.from_numpy(arrays["generator"].copy()))
 
@@ -377,15 +397,3 @@ def _first_false(flags: Tensor) -> Tensor:
     count, width = flags.shape
     leading = flags.long().cumprod(0).sum(0).clamp_max(count - 1)
     return leading * width + torch.arange(width, device=flags.device)
-
-
-def cut_episodes(
-    columns: Mapping[str, Array], episodes: Iterable[tuple[int, bool]]
-) -> Iterator[GoalEpisode]:
-    """Episodes from the rows of all their states, by their steps and whether they terminated."""
-    start = 0
-    for steps, terminated in episodes:
-        rows = {name: values[start : start + steps + 1] for name, values in columns.items()}
-        rows["actions"] = rows["actions"][:-1]
-        yield GoalEpisode(**rows, terminated=bool(terminated))
-        start += steps + 1

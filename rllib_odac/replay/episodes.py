@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,3 +140,15 @@ class OpenEpisodes:
             self._rows[name][:kept] = rows[oldest : oldest + kept]
         self._first -= oldest
         self._now -= oldest
+
+
+def cut_episodes(
+    columns: Mapping[str, Array], episodes: Iterable[tuple[int, bool]]
+) -> Iterator[GoalEpisode]:
+    """Episodes from the rows of all their states, by their steps and whether they terminated."""
+    start = 0
+    for steps, terminated in episodes:
+        rows = {name: values[start : start + steps + 1] for name, values in columns.items()}
+        rows["actions"] = rows["actions"][:-1]
+        yield GoalEpisode(**rows, terminated=bool(terminated))
+        start += steps + 1

@@ -91,3 +91,28 @@ def test_what_cannot_be_is_said_in_one_sentence(log):
         RunSpec(None, settings={"data": log}).config()
     wrong = CliRunner().invoke(app, ["train"])
     assert "train needs an environment" in wrong.output
+
+
+def test_from_a_log_on_to_the_environment(ray_cluster, log, tmp_path):
+    small = {**SMALL, "data": log, "updates_per_env_step": 0.1, "num_envs_per_env_runner": 4}
+    offline = RunSpec(None, steps=100, settings={"data": log, "offline": True, **SMALL})
+    Run(offline, tmp_path / "offline").train()
+    online = RunSpec(
+        "odac/Box2D-v0",
+        steps=400,
+        evaluate_every=400,
+        final_episodes=4,
+        begin_from=str(tmp_path / "offline"),
+        settings={**small, "data_share": 0.5, "num_initial_random_steps": 0},
+    )
+    algorithm = online.config().build_algo()
+    algorithm.begin_with(tmp_path / "offline")
+    learned = dict(np.load(tmp_path / "offline/checkpoint_final/networks/networks.npz"))
+    ours = algorithm.get_module().networks.state_dict()
+    for name in ("policy.net.0.weight", "observation_normalizer.mean", "goal_scale"):
+        np.testing.assert_array_equal(ours[name], learned[f"networks.{name}"])
+    algorithm.stop()
+    assert Run(online, tmp_path / "online").train()["updates"] == 40
+    wide = RunSpec(**{**vars(online), "settings": {**small, "hidden": [8]}})
+    with pytest.raises(ValueError, match=r"has networks\.policy\.net\.0\.weight of shape"):
+        Run(wide, tmp_path / "wide").train()

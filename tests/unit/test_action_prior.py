@@ -240,7 +240,10 @@ def test_a_prior_is_found_by_name() -> None:
     ("settings", "sentence"),
     [
         ({"action_prior": "normal"}, "action_prior is 'normal', but must be"),
-        ({"values": "soft", "target_steps": 2}, 'values is "soft", but must be "explicit" with'),
+        (
+            {"values": "soft", "objective": "discern"},
+            'values is "soft", but must be "explicit" with',
+        ),
         ({"values": "soft", "kl_weight": 0}, "kl_weight is 0, but must be positive with values"),
         ({"extraction": "advantage"}, 'extraction is "advantage", but must be "posterior" or'),
         ({"action_prior": "behavior", "kl_weight": "auto"}, 'kl_weight is "auto", but must be a n'),

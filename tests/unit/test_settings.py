@@ -89,8 +89,9 @@ def test_the_command_line_explains_settings_and_fields_of_runs():
     helped = " ".join(CliRunner().invoke(app, ["train", "--help"]).output.split())
     assert all(f" {name}: " in helped for name in SETTINGS)
     for name, declared in declarations(RunSpec).items():
+        option = {"begin_from": "from"}.get(name, name.replace("_", "-"))
         if name not in ("env", "settings"):
-            assert f"--{name.replace('_', '-')}" in helped
+            assert f"--{option}" in helped
         assert declared.default is MISSING or declared.rule.allows(declared.default), name
     told = CliRunner().invoke(app, ["settings", "tau"])
     assert told.output == f"tau: {SETTINGS['tau'].explained()}.\n"
