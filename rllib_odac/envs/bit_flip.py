@@ -22,17 +22,21 @@ class BitFlipEnv(gym.Env[Observation, np.int64]):
 
     Args:
         num_bits: n.
+        render_mode: None, or "rgb_array" for pictures.
 
     Raises:
         ValueError: If there are none.
     """
 
-    def __init__(self, num_bits: int = 16) -> None:
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 5}  # noqa: RUF012
+
+    def __init__(self, num_bits: int = 16, render_mode: str | None = None) -> None:
         if num_bits < 1:
             raise ValueError(f"num_bits is {num_bits}, but must be at least 1.")
         self.num_bits = num_bits
         names = ("observation", "achieved_goal", "desired_goal")
         self.observation_space = Dict({name: Box(0, 1, (num_bits,)) for name in names})
+        self.render_mode = render_mode
         self.action_space = Discrete(num_bits + 1)
         self.goals = Goals(success_distance=0.5, scale=1.0, units="bits")
         self._bits = self._goal = np.zeros(num_bits, np.float32)
@@ -60,6 +64,11 @@ class BitFlipEnv(gym.Env[Observation, np.int64]):
         """0 where goals (..., n) are reached and -1 elsewhere; (...)."""
         reached = self.goals.reached(np.asarray(achieved_goal), np.asarray(desired_goal))
         return np.asarray(reached, np.float32) - 1
+
+    def render(self) -> Any:
+        """The bits above those of the goal, ones white."""
+        picture = np.stack([self._bits, self._goal])[..., None].repeat(3, axis=-1)
+        return (255 * picture).astype(np.uint8).repeat(32, axis=0).repeat(32, axis=1)
 
     def _observation(self) -> Observation:
         bits, goal = self._bits.copy(), self._goal.copy()

@@ -42,12 +42,17 @@ class GridWorldEnv(gym.Env[Observation, np.int64]):
     Args:
         walls: Rows of "." for a free cell and "#" for a wall.
         slip: Probability of a random action instead of the chosen one.
+        render_mode: None, or "rgb_array" for pictures.
 
     Raises:
         ValueError: If the rows differ in length or no cell is free, or `slip` is none.
     """
 
-    def __init__(self, walls: str = FOUR_ROOMS, slip: float = 0.0) -> None:
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 5}  # noqa: RUF012
+
+    def __init__(
+        self, walls: str = FOUR_ROOMS, slip: float = 0.0, render_mode: str | None = None
+    ) -> None:
         rows = walls.split()
         if len({len(row) for row in rows}) != 1 or set("".join(rows)) not in ({"."}, {".", "#"}):
             raise ValueError(f"walls is {walls!r}, but must be rows of '.' and '#', each as long.")
@@ -62,6 +67,7 @@ class GridWorldEnv(gym.Env[Observation, np.int64]):
         self.observation_space = Dict(
             {"observation": number, "achieved_goal": place, "desired_goal": place}
         )
+        self.render_mode = render_mode
         self.action_space = Discrete(len(MOVES))
         scale = float(max(largest)) / 2 or 1.0
         self.goals = Goals(success_distance=0.5, scale=scale, units="cells")
@@ -94,6 +100,13 @@ class GridWorldEnv(gym.Env[Observation, np.int64]):
         """0 where goals (..., 2) are reached and -1 elsewhere; (...)."""
         reached = self.goals.reached(np.asarray(achieved_goal), np.asarray(desired_goal))
         return np.asarray(reached, np.float32) - 1
+
+    def render(self) -> Any:
+        """The grid from above: walls black, the cell blue, the goal green."""
+        picture = np.where(self.is_free.T[..., None], 255, 0).repeat(3, axis=-1).astype(np.uint8)
+        picture[self._goal[1], self._goal[0]] = 0, 160, 0
+        picture[self._cell[1], self._cell[0]] = 0, 0, 255
+        return picture.repeat(32, axis=0).repeat(32, axis=1)
 
     def _observation(self) -> Observation:
         cell, goal = self._cell.astype(np.float32), self._goal.astype(np.float32)
