@@ -35,8 +35,12 @@ if TYPE_CHECKING:
 RELABEL_OFFLINE = {"next": 0.2, "discounted": 0.5, "random": 0.3}
 
 
-ONLINE_RULES = {"values": "explicit", "extraction": "posterior"}
-OFFLINE_RULES = {"values": "expectile", "extraction": "ddpg_bc"}
+ONLINE_RULES: dict[str, Any] = {
+    "values": "explicit",
+    "extraction": "posterior",
+    "conservative_weight": 0.0,
+}
+OFFLINE_RULES = ONLINE_RULES | {"values": "expectile", "extraction": "ddpg_bc"}
 
 
 class ODACConfig(AlgorithmConfig, Settings):
@@ -194,15 +198,11 @@ class ODACConfig(AlgorithmConfig, Settings):
     @property
     def rules(self) -> Rules:
         """How values are estimated and the policy follows them."""
-        by_default = OFFLINE_RULES if self.offline else ONLINE_RULES
-        by_default = by_default | dict(objective_class(self.objective).rules)
-        return Rules(
-            values=by_default["values"] if self.values == "auto" else self.values,
-            expectile=self.expectile,
-            extraction=by_default["extraction"] if self.extraction == "auto" else self.extraction,
-            bc_weight=self.bc_weight,
-            conservative_weight=self.conservative_weight,
-        )
+        chosen = dict(OFFLINE_RULES if self.offline else ONLINE_RULES)
+        chosen |= objective_class(self.objective).rules
+        given = {name: getattr(self, name) for name in chosen}
+        chosen |= {name: value for name, value in given.items() if value != "auto"}
+        return Rules(expectile=self.expectile, bc_weight=self.bc_weight, **chosen)
 
     def check_environment(self) -> None:
         """Makes the environment once and checks that it is a goal environment ODAC can learn.

@@ -27,8 +27,8 @@ from rllib_odac.declarations import (
 # The registry of objectives checks these two, for it knows which there are.
 NAMED_OBJECTIVE = Rule(
     lambda _: True,
-    '"odac", "horizon", "her", "sac", "discern", "uvd", "contrastive", "quasimetric", "gciql" or '
-    '"gcbc"',
+    '"odac", "horizon", "her", "sac", "discern", "uvd", "contrastive", "quasimetric", "gciql", '
+    '"gcbc" or "actionable"',
 )
 OBJECTIVE = Rule(lambda _: True, f"{NAMED_OBJECTIVE.words}, or a subclass of `Objective`")
 MAX_DISCOUNT = Rule(
@@ -125,7 +125,7 @@ class RuleSettings:
     KL weight. The policy follows the "posterior", or imitates replayed actions by their
     "advantage", or does both, as "ddpg_bc"; "imitation" looks at no value. "auto" is the
     objective's choice: that of most is "explicit" and "posterior" where an environment is at hand,
-    and "expectile" and "ddpg_bc" where `offline`.
+    and "expectile" and "ddpg_bc" where `offline`, without a penalty on values.
     """
 
     action_prior: Any = setting(
@@ -149,8 +149,10 @@ class RuleSettings:
     bc_weight: float = setting(
         0.1, NON_NEGATIVE, 'weight of the likelihood of replayed actions in "ddpg_bc"'
     )
-    conservative_weight: float = setting(
-        0.0, NON_NEGATIVE, "weight of a penalty on values of actions that are not in the replay"
+    conservative_weight: float | str = setting(
+        "auto",
+        NON_NEGATIVE.or_auto(),
+        "weight of a penalty on values of actions that are not in the replay",
     )
 
 

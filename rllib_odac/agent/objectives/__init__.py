@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from rllib_odac.agent.objectives.actionable import ActionableObjective
 from rllib_odac.agent.objectives.auxiliary import Auxiliary, AuxiliaryOutput, LearnedValues
 from rllib_odac.agent.objectives.base import (
     DirectObjective,
@@ -35,10 +36,12 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "quasimetric": QuasimetricObjective,
     "gciql": GCIQLObjective,
     "gcbc": GCBCObjective,
+    "actionable": ActionableObjective,
 }
 
 __all__ = [
     "OBJECTIVES",
+    "ActionableObjective",
     "Auxiliary",
     "AuxiliaryOutput",
     "ContrastiveObjective",

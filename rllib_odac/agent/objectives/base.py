@@ -58,8 +58,8 @@ class Objective(ABC):
         uses_time: Whether observations must end with the time; see `envs.time.show_time`.
         relabel: Probabilities of the strategies by which goals are relabelled, unless the
             configuration gives others.
-        rules: What "auto" stands for in `values` and `extraction`; those it leaves out go by
-            whether there is an environment.
+        rules: What "auto" stands for in `values`, `extraction` and `conservative_weight`; those it
+            leaves out go by whether there is an environment.
         auxiliary: What is learned besides actor, critics and model; None for nothing.
         reward_is_local: Whether the reward of a transition depends on this transition and its goal
             alone, not on the rest of the batch.
@@ -68,7 +68,7 @@ class Objective(ABC):
     uses_dynamics: ClassVar[bool] = False
     uses_time: ClassVar[bool] = False
     relabel: ClassVar[Mapping[str, float]] = {"future": 0.8, "own": 0.2}
-    rules: ClassVar[Mapping[str, str]] = {}
+    rules: ClassVar[Mapping[str, Any]] = {}
     auxiliary: Auxiliary | None = None
     reward_is_local: bool = True
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -19,7 +19,7 @@ class GCIQLObjective(HERObjective):
     2024): the policy follows DDPG+BC.
     """
 
-    rules: ClassVar[Mapping[str, str]] = {"values": EXPECTILE, "extraction": DDPG_BC}
+    rules: ClassVar[Mapping[str, Any]] = {"values": EXPECTILE, "extraction": DDPG_BC}
 
     def reward_and_discount(
         self, batch: JudgedTransitions, next_value: Tensor
@@ -37,4 +37,4 @@ class GCBCObjective(GCIQLObjective):
     """
 
     relabel: ClassVar[Mapping[str, float]] = {"future": 1.0}
-    rules: ClassVar[Mapping[str, str]] = {"values": EXPECTILE, "extraction": IMITATION}
+    rules: ClassVar[Mapping[str, Any]] = {"values": EXPECTILE, "extraction": IMITATION}
