@@ -30,9 +30,11 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 SETTINGS: dict[str, Any] = {
     "lr": 3e-4,
-    "tau": 0.005,
-    "prior_discount": 0.99,
-    "layer_norm": "all",
+    "tau": 0.01,
+    "prior_discount": 0.995,
+    "layer_norm": "critics",
+    "target_steps": 10,
+    "bc_weight": 0.03,
     "replay_capacity": 1_100_000,
     "num_envs_per_env_runner": 25,
 }

@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+__version__ = "0.2.0"
+
 if TYPE_CHECKING:
     from rllib_odac.agent.objectives import Objective, ODACObjective
     from rllib_odac.algorithm import ODAC

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
+from rllib_odac import __version__
 from rllib_odac.cli.data import data, record
 from rllib_odac.cli.environments import envs, render
 from rllib_odac.cli.inspect import inspect
@@ -28,7 +28,6 @@ COMMANDS = (
 app = typer.Typer(
     no_args_is_help=True,
     invoke_without_command=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -41,7 +40,7 @@ def options(
 ) -> None:
     """Outcome-Driven Actor-Critic: train agents that reach goals without a hand-made reward."""
     if show_version:
-        print(f"rllib_odac {version('rllib-odac')}")
+        print(f"rllib_odac {__version__}")
         raise typer.Exit
 
 

@@ -33,8 +33,14 @@ def is_run(directory: Path) -> bool:
 
 
 def read_curve(path: Path) -> pd.DataFrame:
-    """Rows of progress that have figures."""
-    return pd.read_csv(path).dropna(subset=["success_rate"])
+    """Rows of progress that have figures.
+
+    Where a log was all there was, updates stand for the environment steps that there are none of.
+    """
+    rows = pd.read_csv(path).dropna(subset=["success_rate"])
+    if "updates" in rows and (rows["env_steps"] == 0).all():
+        rows["env_steps"] = rows["updates"]
+    return rows
 
 
 def read_runs(

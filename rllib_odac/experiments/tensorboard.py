@@ -12,11 +12,15 @@ from rllib_odac.metrics import FIGURES, LEARNING
 
 
 def write_scalars(writer: SummaryWriter, row: Mapping[str, Any]) -> None:
-    """Writes a row of progress at its environment step, `evaluation/...` and `learning/...`."""
+    """Writes a row of progress as `evaluation/...` and `learning/...`.
+
+    It lies at its environment step, or at its update where a log is all there is.
+    """
+    step = row["env_steps"] or row["updates"]
     for group, names in (("evaluation", FIGURES), ("learning", LEARNING)):
         for name in names:
             if row.get(name) is not None:
-                writer.add_scalar(f"{group}/{name}", row[name], row["env_steps"])
+                writer.add_scalar(f"{group}/{name}", row[name], step)
     writer.flush()
 
 

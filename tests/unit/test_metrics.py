@@ -57,6 +57,10 @@ def test_scalars_of_a_run_that_goes_on(tmp_path):
         write_scalars(writer, row | {"env_steps": 1000, "reward": -1.0})
     with open_writer(tmp_path, 1000) as writer:
         write_scalars(writer, row | {"env_steps": 1500, "reward": 3.0})
+    offline = row | {"env_steps": 0, "updates": 300, "reward": 1.0}
+    with open_writer(tmp_path / "offline", 0) as writer:
+        write_scalars(writer, offline)
+    assert read_scalars(tmp_path / "offline")["learning/reward"] == {300: 1.0}
     found = read_scalars(tmp_path)
     assert set(found) == {"evaluation/success_rate", "learning/reward"}
     assert found["learning/reward"] == pytest.approx({500: -2.0, 1000: -1.0, 1500: 3.0})
