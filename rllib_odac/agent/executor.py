@@ -189,7 +189,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(lr)
         else:
-            group["lr"] = lr
+            group["lr"] = float(lr)  # RLlib gives a tensor of its own, which goes on changing
 
 
 def obstacle(networks: ActorCritic, *, skips: bool, distributed: bool) -> str | None:

@@ -191,9 +191,10 @@ def evaluate(
 
 def _say_how_to_go_on(run: Run, address: str | None) -> None:
     command = ["odac", "train", "--config", str(run.out / "config.json"), "--out", str(run.out)]
+    unit = "updates" if run.spec.settings.get("offline") else "environment steps"
     command += ["--resume", *(["--address", address] if address else [])]
     print(
-        f"stopped at {run.steps_saved} steps; go on with: {shlex.join(command)}",
+        f"stopped at {run.steps_saved} {unit}; go on with: {shlex.join(command)}",
         file=sys.stderr,
     )
 

@@ -31,7 +31,7 @@ from tests.unit.test_exploration_goals import Ending
         ("train_batch_size_per_learner", 0, "train_batch_size_per_learner is 0"),
         ("updates_per_env_step", float("nan"), "updates_per_env_step is nan"),
         ("random_action_share", 2, r"random_action_share is 2, but must be a number in \[0, 1\]"),
-        ("matmul_precision", "low", 'matmul_precision is \'low\', but must be "highest", "high"'),
+        ("matmul_precision", "low", 'matmul_precision is \'low\', but must be "auto", "highest"'),
         ("hidden", [], r"hidden is \[\], but must be a non-empty list"),
         ("hidden", "256", "hidden is '256'"),
         ("lr", -1.0, "lr is -1.0, but must be a positive number"),
