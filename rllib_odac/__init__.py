@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+# As in pyproject.toml: what is installed may name an older one, where the source goes on.
 __version__ = "0.2.0"
 
 if TYPE_CHECKING:

@@ -13,6 +13,8 @@ import jsonschema
 import pytest
 import yaml
 
+import rllib_odac
+
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster"
 # The part of KubeRay's schema of `ray.io/v1` that these files use; other fields are refused.
@@ -189,6 +191,7 @@ def test_versions_are_those_that_were_tested():
     for path in CLUSTER.iterdir():
         for version in re.findall(r"rllib-odac:(\d+\.\d+\.\d+)", path.read_text()):
             assert version == PROJECT["version"], path
+    assert rllib_odac.__version__ == PROJECT["version"]
 
 
 def test_the_image_installs_extras_that_exist_from_files_that_exist():
