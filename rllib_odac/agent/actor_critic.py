@@ -8,10 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from rllib_odac.agent.action_prior import (
-    ActionPriorFactory,
-    make_action_prior,
-)
+from rllib_odac.agent.action_prior import ActionPriorFactory, make_action_prior
 from rllib_odac.agent.critics import ActionCritics, CriticEnsemble
 from rllib_odac.agent.networks import (
     GoalDynamics,

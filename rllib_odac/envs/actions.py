@@ -132,9 +132,7 @@ class FiniteActions(Actions):
         return np.asarray(is_choice, np.float32)
 
     def uniform(self, rng: np.random.Generator, count: int) -> Array:
-        return np.asarray(
-            np.eye(self.width, dtype=np.float32)[rng.integers(self.width, size=count)]
-        )
+        return np.asarray(self._rows[rng.integers(self.width, size=count)])
 
 
 def actions_of(space: gym.Space[Any], name: str = "The environment") -> Actions:
