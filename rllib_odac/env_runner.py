@@ -72,7 +72,12 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         if config.env is None:
             return  # a log is all there is
         self.num_envs = config.num_envs_per_env_runner
-        self.env = make_vector_env(config.env_specifier(), self.num_envs, **config.env_arguments)
+        self.env = make_vector_env(
+            config.env_specifier(),
+            self.num_envs,
+            env_threads=config.env_threads,
+            **config.env_arguments,
+        )
         self._action_space = actions_of(self.env.single_action_space)
         self._needs_initial_reset = True
         make_callback(

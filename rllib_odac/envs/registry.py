@@ -23,6 +23,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from rllib_odac.envs.actions import actions_of
 from rllib_odac.envs.flatten import GOAL_KEYS, flatten, is_picture
 from rllib_odac.envs.headless import gl_error, set_headless_gl
+from rllib_odac.envs.threads import ThreadedVectorEnv
 from rllib_odac.envs.time import show_time
 
 EnvLike: TypeAlias = str | Callable[..., gym.Env[Any, Any]]
@@ -140,17 +141,19 @@ def make_any_env(env: EnvLike, render_mode: str | None = None, **kwargs: Any) ->
 
 
 def make_vector_env(
-    env: EnvLike, num_envs: int, shows_time: bool = False, **kwargs: Any
+    env: EnvLike, num_envs: int, shows_time: bool = False, env_threads: int = 1, **kwargs: Any
 ) -> VectorEnv[Any, Any, Any]:
     """Make `num_envs` copies of a goal environment that step together.
 
     An environment that registered a vector form of its own is made in that form if its autoreset is
-    NEXT_STEP, as RLlib expects; any other one as a `SyncVectorEnv`.
+    NEXT_STEP, as RLlib expects; any other one as a `SyncVectorEnv`, or with several threads as a
+    `ThreadedVectorEnv`.
 
     Args:
         env: as for `make_env`.
         num_envs: number of copies.
         shows_time: as for `make_env`; no vector form of an environment's own shows it.
+        env_threads: threads that step the copies; a vector form of an environment's own takes one.
         **kwargs: as for `make_env`, `render_mode` among them.
 
     Returns:
@@ -177,6 +180,8 @@ def make_vector_env(
                         f"{AutoresetMode.NEXT_STEP.value}, or a form of a single environment."
                     )
         makers = [partial(make_env, env, shows_time=shows_time, **kwargs)] * num_envs
+        if env_threads > 1:
+            return ThreadedVectorEnv(makers, min(env_threads, num_envs))
         return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
 
 
