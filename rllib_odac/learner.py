@@ -299,12 +299,14 @@ class ODACTorchLearner(TorchLearner):
         """Stores episodes in the replay shard and, unless known, in the input statistics."""
         normalizer = self.networks.observation_normalizer
         moments = torch.zeros(3, len(normalizer.mean), dtype=torch.float64)
-        for episode in episodes:
-            self.replay.add(episode)
-            if is_known:
-                continue
-            self.num_transitions += len(episode)
-            moments += power_sums(torch.from_numpy(episode.observation.astype(np.float64)))
+
+        def counted() -> Iterator[GoalEpisode]:
+            for episode in episodes:
+                self.num_transitions += len(episode)
+                moments.add_(power_sums(torch.from_numpy(episode.observation.astype(np.float64))))
+                yield episode
+
+        self.replay.extend(episodes if is_known else counted())
         normalizer.merge(self._sum_over_learners(moments))
 
     def draw_exploration_goals(self, count: int) -> np.ndarray | None:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from rllib_odac.replay.blocks import Block, in_blocks, pack, write
 from rllib_odac.replay.episodes import Array, GoalEpisode, cut_episodes
 from rllib_odac.replay.file import read_arrays, write_arrays
 from rllib_odac.replay.logged_share import drawn_numbers
@@ -101,9 +102,7 @@ class GoalReplay:
         )
         # Of each transition: its own row, and its episode's first and last row. Rows are counted
         # without end; a row's place in the ring is its number modulo the capacity.
-        self._row = column(dtype=torch.int64)
-        self._first = column(dtype=torch.int64)
-        self._last = column(dtype=torch.int64)
+        self._entries = column(3, dtype=torch.int64)
         self._terminated = column(dtype=torch.bool)
 
         self._episodes: deque[tuple[int, bool]] = deque()  # (steps, terminated), oldest first
@@ -143,53 +142,37 @@ class GoalReplay:
         return dims["observation"], dims["achieved_goal"], dims["actions"]
 
     def add(self, episode: GoalEpisode) -> None:
-        """Appends an episode and evicts the oldest ones as far as room is needed.
+        """Appends one episode, as `extend`."""
+        self.extend([episode])
+
+    def extend(self, episodes: Iterable[GoalEpisode]) -> None:
+        """Appends episodes and evicts the oldest ones as far as room is needed.
 
         An episode that was cut before its end is stored as far as it went; only a terminal state
         makes its last transition terminal. An episode without a step is ignored.
 
         Raises:
-            ValueError: If the episode is longer than the whole buffer, or holds NaN or infinity.
+            ValueError: If an episode is longer than the whole buffer, or holds NaN or infinity.
         """
-        steps = len(episode)
-        if steps == 0:
-            return
-        if steps + 1 > self.capacity:
-            raise ValueError(
-                f"An episode of {steps} steps does not fit in a replay with capacity "
-                f"{self.capacity}, which must be at least {steps + 1}."
-            )
-        columns = {name: getattr(episode, name) for name in self._columns}
-        for name, values in columns.items():
-            if not np.isfinite(values).all():
-                raise ValueError(f"The environment gave NaN or infinity in '{name}'.")
+        widths = {name: values.shape[1] for name, values in self._columns.items()}
+        for group in in_blocks(episodes, self.capacity):
+            self._store(pack(group, widths, pinned=self.device.type == "cuda"))
 
-        while self._num_states + steps + 1 > self.capacity:
+    def _store(self, block: Block) -> None:
+        num_states, num_transitions = len(block.states), len(block.entries)
+        while self._num_states + num_states > self.capacity:
             evicted, _ = self._episodes.popleft()
             self._num_states -= evicted + 1
             self._num_transitions -= evicted
             self._num_logged = max(0, self._num_logged - evicted)
-
-        first = self._head
-        rows = torch.arange(first, first + steps + 1, device=self.device)
-        slots = rows % self.capacity
-        for name, values in columns.items():
-            tensor = torch.from_numpy(np.array(values, dtype=np.float32))  # Ray's are read-only
-            self._columns[name][slots[: len(tensor)]] = tensor.to(self.device)
-
-        entries = torch.arange(self._next_entry, self._next_entry + steps, device=self.device)
-        entries %= self.capacity
-        self._row[entries] = rows[:-1]
-        self._first[entries] = first
-        self._last[entries] = first + steps
-        self._terminated[entries] = False
-        self._terminated[entries[-1]] = episode.terminated
-
-        self._episodes.append((steps, episode.terminated))
-        self._head += steps + 1
-        self._num_states += steps + 1
-        self._next_entry += steps
-        self._num_transitions += steps
+        write(self._states, self._head, block.states)
+        write(self._entries, self._next_entry, block.entries.add_(self._head))
+        write(self._terminated, self._next_entry, block.terminated)
+        self._episodes.extend(block.episodes)
+        self._head += num_states
+        self._num_states += num_states
+        self._next_entry += num_transitions
+        self._num_transitions += num_transitions
         self._tell_device()
 
     def sample(self, batch_size: int, reached_distance: float | Tensor = 0.0) -> Transitions:
@@ -217,7 +200,7 @@ class GoalReplay:
             raise ValueError("The replay is empty: add an episode before sampling.")
         fraction = self._random(4, self.candidates * batch_size)
         entry = self._draw_entry(fraction[0])
-        row, first, last = self._row[entry], self._first[entry], self._last[entry]
+        row, first, last = self._entries.index_select(0, entry).unbind(-1)
 
         strategy = torch.bucketize(fraction[1, :batch_size], self._thresholds, right=True)
         strategy = strategy.repeat(self.candidates)
@@ -294,9 +277,12 @@ class GoalReplay:
             case RelabelStrategy.EPISODE:  # any state of the episode, this one's past included
                 return first + (fraction * (last - first + 1)).long()
             case RelabelStrategy.RANDOM:  # any state that was ever reached by a step
-                return self._row[self._draw_entry(other_fraction)] + 1
+                return self._row(self._draw_entry(other_fraction)) + 1
             case RelabelStrategy.OWN:
                 raise ValueError("An episode's own goal is none that it achieved.")
+
+    def _row(self, entry: Tensor) -> Tensor:
+        return self._entries[:, 0].index_select(0, entry)
 
     def _achieved(self, row: Tensor) -> Tensor:
         return self._columns["achieved_goal"].index_select(0, row % self.capacity)
@@ -316,7 +302,7 @@ class GoalReplay:
         if self._num_transitions == 0:
             raise ValueError("The replay is empty: add an episode before sampling.")
         fraction = self._random(1, count)[0]
-        return self._achieved(self._row[self._draw_entry(fraction)] + 1)
+        return self._achieved(self._row(self._draw_entry(fraction)) + 1)
 
     def _gather(self, row: Tensor) -> tuple[Tensor, ...]:
         states = self._states.index_select(0, row % self.capacity)
@@ -384,8 +370,7 @@ class GoalReplay:
                 )
         self.clear()
         columns = {column: arrays[column] for column in self._columns}
-        for episode in cut_episodes(columns, arrays["episodes"].tolist()):
-            self.add(episode)
+        self.extend(cut_episodes(columns, arrays["episodes"].tolist()))
         self._num_logged = min(header.get("logged", 0), self._num_transitions)
         self._tell_device()
         if header["generator_device"] == self.device.type:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rllib_odac.replay import blocks
 from rllib_odac.replay.buffer import GoalReplay
 from rllib_odac.replay.episodes import GoalEpisode
 from rllib_odac.replay.relabelling import RelabelStrategy
@@ -73,6 +75,34 @@ def _episode(steps, number, terminated=False):
         actions=np.stack([label[:-1], time[:-1]], axis=-1),
         terminated=terminated,
     )
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, 30), max_size=40), st.integers(31, 120), st.integers(31, 120))
+def test_episodes_stored_together_are_those_stored_one_after_the_other(lengths, capacity, rows):
+    episodes = [_episode(steps, number, steps % 3 == 0) for number, steps in enumerate(lengths, 1)]
+    together, alone = make_replay(capacity), make_replay(capacity)
+    with mock.patch.object(blocks, "BLOCK_ROWS", rows):
+        together.extend(episodes)
+    for episode in episodes:
+        alone.add(episode)
+    assert len(together) == len(alone)
+    if len(alone):
+        for ours, theirs in zip(together.sample(50), alone.sample(50), strict=True):
+            assert ours is theirs or torch.equal(ours, theirs)
+    for ours, theirs in zip(together.episodes(), alone.episodes(), strict=True):
+        assert ours.terminated == theirs.terminated
+        assert np.array_equal(ours.observation, theirs.observation)
+        assert np.array_equal(ours.actions, theirs.actions)
+
+
+def test_of_a_block_with_a_bad_number_nothing_is_stored():
+    replay = make_replay()
+    bad = _episode(5, 2)
+    bad.actions[3, 1] = np.inf
+    with pytest.raises(ValueError, match="NaN or infinity in 'actions'"):
+        replay.extend([_episode(5, 1), bad])
+    assert len(replay) == 0
 
 
 def test_every_transition_is_drawn_equally_often():

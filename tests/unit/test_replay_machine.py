@@ -44,6 +44,16 @@ class ReplayMachine(RuleBasedStateMachine):
             self.held.append((self.number, steps, terminated))
             self.evict()
 
+    @rule(lengths=st.lists(st.integers(0, 12), max_size=9))
+    def extend(self, lengths):
+        """Several at once, which may be more than there is room for."""
+        first = self.number + 1
+        self.number += len(lengths)
+        numbered = list(enumerate(lengths, first))
+        self.replay.extend(_episode(steps, number) for number, steps in numbered)
+        self.held += [(number, steps, False) for number, steps in numbered if steps]
+        self.evict()
+
     @rule(keep=st.integers(1, 6))
     def add_one_that_was_cut(self, keep):
         """An episode of which only the beginning has arrived is stored as far as it goes."""
