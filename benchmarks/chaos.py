@@ -80,7 +80,7 @@ def build(options: argparse.Namespace) -> ODAC:
         num_env_runners=NODES, num_envs_per_env_runner=ENVS, rollout_fragment_length=FRAGMENT
     )
     config.learners(num_learners=1, custom_resources_per_learner={"learner": 1})
-    config.training(updates_per_env_step=options.updates_per_env_step)
+    config.training(updates_per_env_step=options.updates_per_env_step, max_weight_lag=200)
     config.evaluation(evaluation_duration=10, evaluation_num_env_runners=1)
     return config.reporting(min_sample_timesteps_per_iteration=1).build_algo()
 

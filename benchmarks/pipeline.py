@@ -60,7 +60,7 @@ from ray._private.serialization import SerializationContext
 
 from rllib_odac import ODAC, GoalEpisode, ODACConfig
 from rllib_odac.learner import ODACTorchLearner
-from rllib_odac.runtime.training import UPDATES_PER_CALL
+from rllib_odac.runtime.pace import UPDATES_PER_CALL
 
 SAMPLING, UPDATES = "sampling alone", "updates alone"
 SETTING = ["mode", "updates_per_env_step", "num_env_runners", "num_learners"]

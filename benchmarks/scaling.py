@@ -41,7 +41,7 @@ from simulation import DRIVER, ENV_RUNNERS, LAG_LIMIT, LEARNERS, Services, Setti
 from rllib_odac import ODACConfig
 from rllib_odac.env_runner import GoalEnvRunner
 from rllib_odac.runtime.learner_calls import _update, wait
-from rllib_odac.runtime.training import UPDATES_PER_CALL
+from rllib_odac.runtime.pace import UPDATES_PER_CALL
 
 RESULTS = Path(__file__).parent / "results" / "scaling"
 

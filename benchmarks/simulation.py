@@ -1,8 +1,8 @@
 """A discrete-event simulation of the driver, the env runners and the learners of `ODAC`.
 
 By the rules of `ODAC.training_step`: so many requests at a time to each env runner, so many calls
-ahead of so many updates to the learners, samples no farther ahead than `max_weight_lag`. Every
-process does one piece of work after the other, in the time that `Services` gives for it.
+ahead to the learners, their sizes and how far samples are ahead by the same `Pace`. Every process
+does one piece of work after the other, in the time that `Services` gives for it.
 
 What it supposes: work always takes the same time; every sample holds as many finished transitions
 as steps; learners begin updates together, wait for one another and pay for an all-reduce that grows
@@ -20,6 +20,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+
+from rllib_odac.runtime.pace import Pace, Publications
 
 DRIVER, ENV_RUNNERS, LEARNERS, LAG_LIMIT = "driver", "env runners", "learners", "lag limit"
 Work = tuple[str, float] | None  # for whom and how many seconds; None to sleep until woken
@@ -64,17 +66,35 @@ class Services:
 
 @dataclass(frozen=True)
 class Setting:
-    """What is simulated, with ODAC's defaults; `cores` is None where there are enough."""
+    """What is simulated, with ODAC's defaults.
+
+    Attributes:
+        num_env_runners: Remote ones; 0 for one in the driver.
+        num_learners: Remote ones; 0 for one in the driver.
+        updates_per_env_step: The ratio.
+        asynchronous: Whether sampling and learning overlap.
+        max_weight_lag: Updates that sampling may be ahead, or "auto".
+        fragment: Environment steps of a request.
+        requests_each: Requests that an env runner has at a time.
+        updates_per_call: Of learners, at most; None for what their pace gives.
+        calls_ahead: Calls that learners have at a time.
+        evaluate_every: Environment steps between evaluations by the driver; None for none, or for
+            such as env runners of their own make, which hold nothing up.
+        evaluation_steps: Environment steps of an evaluation.
+        cores: None where there are enough.
+    """
 
     num_env_runners: int
     num_learners: int
     updates_per_env_step: float
     asynchronous: bool = True
-    max_weight_lag: int = 200
-    fragment: int = 100  # environment steps of a request
+    max_weight_lag: int | str = "auto"
+    fragment: int = 100
     requests_each: int = 2
-    updates_per_call: int = 16
+    updates_per_call: int | None = None
     calls_ahead: int = 2
+    evaluate_every: int | None = None
+    evaluation_steps: int = 0
     cores: int | None = None
 
 
@@ -137,6 +157,8 @@ class Call:
 
     transitions: list[int]
     updates: int
+    publish: bool = False
+    seconds: float = 0.0  # that it took
     stored: int = 0
     answered: int = 0
 
@@ -149,6 +171,9 @@ class Simulation:
         self.env_steps = self.steps_in_flight = self.updates = self.held = 0
         self.busy: Counter[str] = Counter()
         self.cores = Cores(setting.cores, services.crowding)
+        self._pace = Pace(setting.max_weight_lag)
+        self._evaluated = 0  # environment steps by the last evaluation
+        self._publications = Publications()
         self._published = 0  # updates of the weights that the next request brings along
         self._calls: list[Call] = []  # that not all learners have answered
         self._todo = [deque[Call]() for _ in range(setting.num_learners)]
@@ -209,7 +234,7 @@ class Simulation:
         promised = self.env_steps + self.steps_in_flight + self.setting.fragment
         behind = self.due(promised) - self.updates
         is_alone = self.steps_in_flight == 0 and self.updates >= self.due(self.env_steps)
-        return behind > self.setting.max_weight_lag and not is_alone
+        return behind > self._pace.max_lag and not is_alone
 
     def _overlap(self) -> Iterator[Work]:
         """The driver in asynchronous mode."""
@@ -224,8 +249,12 @@ class Simulation:
             while not (self._samples or self._answers or must_update):
                 yield None
             yield from self._take()
-            yield from self._call(setting.updates_per_call)
+            yield from self._call(setting.updates_per_call or self._pace.updates_per_call)
             yield DRIVER, services.step + services.step_per_runner * setting.num_env_runners
+            every = setting.evaluate_every
+            if every is not None and self.env_steps >= self._evaluated + every:
+                self._evaluated = self.env_steps
+                yield DRIVER, setting.evaluation_steps * services.env_step
 
     def _take_turns(self) -> Iterator[Work]:
         """The driver in synchronous mode, or with env runners in its own process."""
@@ -273,7 +302,7 @@ class Simulation:
             call.answered += 1
             if call.answered == self.setting.num_learners:
                 self._calls.remove(call)
-                self._count(call.updates)
+                self._count(call)
         for runner in samples:
             yield DRIVER, self.services.sample
             self.steps_in_flight -= self.setting.fragment
@@ -285,20 +314,23 @@ class Simulation:
         self._shards[self._next_learner] += env_steps
         self._next_learner = (self._next_learner + 1) % len(self._shards)
 
-    def _count(self, updates: int) -> None:
-        self.updates += updates
-        self._published = self.updates
+    def _count(self, call: Call) -> None:
+        self.updates += call.updates
+        if call.publish:
+            self._published = self.updates
+        self._pace.note(call.updates, call.seconds)
 
     def _call(self, max_updates: int | None = None) -> Iterator[Work]:
         """Hands transitions to the learners and has them make the updates that are owed."""
         setting, services = self.setting, self.services
-        updates = self._owed()
+        owed = updates = self._owed()
         if max_updates is not None:
             updates = min(updates, max_updates)
             nothing_new = updates == 0 and not any(self._shards)
             if nothing_new or len(self._calls) >= setting.calls_ahead:
                 return
-        call, self._shards = Call(self._shards, updates), [0] * len(self._shards)
+        publish = self._publications.is_due(updates, owed > updates, self.cores.now)
+        call, self._shards = Call(self._shards, updates, publish), [0] * len(self._shards)
         if setting.num_learners:
             yield DRIVER, services.call * setting.num_learners
             self._calls.append(call)
@@ -307,16 +339,18 @@ class Simulation:
                 learner.wake()
         else:
             yield DRIVER, services.call + services.answer
+            start = self.cores.now
             yield LEARNERS, services.learner_call + services.store * call.transitions[0]
             yield LEARNERS, self._updating(call, learner=0)
-            self._count(updates)
+            call.seconds = self.cores.now - start
+            self._count(call)
 
     def _learner(self, index: int) -> Iterator[Work]:
         todo = self._todo[index]
         while True:
             while not todo:
                 yield None
-            call, services = todo.popleft(), self.services
+            call, services, start = todo.popleft(), self.services, self.cores.now
             yield LEARNERS, services.learner_call + services.store * call.transitions[index]
             call.stored += 1
             for learner in self._learners:
@@ -324,13 +358,14 @@ class Simulation:
             while call.stored < len(self._learners):  # statistics and gradients are summed
                 yield None
             yield LEARNERS, self._updating(call, index)
+            call.seconds = self.cores.now - start
             self._answers.append(call)
             self._driver.wake()
 
     def _updating(self, call: Call, learner: int) -> float:
         services, learners = self.services, max(1, self.setting.num_learners)
         all_reduce = services.all_reduce * 2 * (learners - 1) / learners
-        publish = services.publish if learner == 0 and call.updates else 0.0
+        publish = services.publish if learner == 0 and call.publish else 0.0
         return call.updates * (services.update + all_reduce) + publish
 
     def _env_runner(self, index: int) -> Iterator[Work]:

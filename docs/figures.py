@@ -12,13 +12,15 @@ import re
 import sys
 from pathlib import Path
 
+import pandas as pd
+
 from rllib_odac.evaluation.compare import Comparison, read_studies
 from rllib_odac.evaluation.comparison_files import format_comparison
 from rllib_odac.evaluation.comparison_picture import plot_comparison
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = ("README.md", "docs/results.md", "docs/architecture.md")
+PAGES = ("README.md", "docs/results.md", "docs/architecture.md", "docs/performance.md")
 # Of each chart: the results that it shows, and the column of progress that its curves do.
 CHARTS = {
     "paper_comparison": ("paper_comparison", "success_rate"),
@@ -34,6 +36,12 @@ TASKS = {
     "sawyer_push": "Sawyer Push",
     "metaworld_push": "Meta-World Push",
     "ant": "Ant",
+}
+ENVS = {
+    "odac/Ant-v0": "Ant",
+    "odac/Box2D-v0": "Box 2D",
+    "odac/FetchPush-v0": "Fetch Push",
+    "odac/SawyerFaucet-v0": "Sawyer Faucet",
 }
 
 
@@ -65,6 +73,17 @@ def task_table(name: str, metric: str = "success_rate") -> str:
     return format_comparison(comparison(name, metric), "markdown").split("\n\n")[1]
 
 
+def feeding_table() -> str:
+    """Env runners that feed a learner, a row for each task and pace and a column for each ratio."""
+    rows = pd.read_csv(RESULTS / "scaling" / "feeding.csv")
+    ratios = rows["updates_per_env_step"].unique()
+    lines = [["task", "updates/s assumed", *(f"at {ratio:g} a step" for ratio in ratios)]]
+    for (env_id, rate), group in rows.groupby(["env", "assumed_updates_per_s"], sort=False):
+        cells = [f"{row.num_env_runners} + {row.evaluators}" for row in group.itertuples()]
+        lines.append([ENVS[env_id], f"{rate:,}", *cells])
+    return _markdown(lines)
+
+
 def tables() -> dict[str, str]:
     """Every table, by the name that its comment has."""
     return {
@@ -73,6 +92,7 @@ def tables() -> dict[str, str]:
         "ablation": task_table("paper_ablation"),
         "distance of the ablation": task_table("paper_ablation", "normalized_distance"),
         "comparison of version 0.1": task_table("version_0_1/paper_comparison"),
+        "feeding": feeding_table(),
     }
 
 

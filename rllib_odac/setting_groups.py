@@ -162,7 +162,8 @@ class UpdateSettings:
 
     Asynchronous env runners go on while learners update; "auto" is so if there are any. The steps
     that they collect or are asked for are at most `max_weight_lag` updates ahead, or one fragment
-    of an env runner if that asks for more. Taking turns instead can be repeated exactly.
+    of an env runner if that asks for more; "auto" is 200 or, where that is more, what learners make
+    in half a second. Taking turns instead can be repeated exactly.
 
     At an update that is not finite "stop" raises an error that names the loss or gradient and
     describes the batch; "skip" leaves it out, on all learners, and counts it in `updates_skipped`.
@@ -204,8 +205,11 @@ class UpdateSettings:
     )
     on_divergence: str = setting("stop", one_of("stop", "skip"), "at an update that is not finite")
     asynchronous: bool | str = setting("auto", SWITCH.or_auto(), "overlap sampling and learning")
-    max_weight_lag: int = setting(
-        200, COUNT_FROM_0, "how far asynchronous sampling may be ahead of learning", "updates"
+    max_weight_lag: int | str = setting(
+        "auto",
+        COUNT_FROM_0.or_auto(),
+        "how far asynchronous sampling may be ahead of learning",
+        "updates",
     )
     matmul_precision: str = setting(
         "auto", one_of("auto", "highest", "high", "medium"), "precision of float32 products"
@@ -214,6 +218,9 @@ class UpdateSettings:
         "eager", one_of("eager", "captured"), "how updates run: call by call, or as recorded"
     )
     num_threads: int = setting(1, COUNT, "threads of PyTorch in each process")
+    env_threads: int = setting(
+        1, COUNT, "threads that step the environments of each env runner; MuJoCo's gain by them"
+    )
 
 
 @_group

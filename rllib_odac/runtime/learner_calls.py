@@ -22,6 +22,7 @@ from ray.rllib.core.learner.learner_group import LearnerGroup
 from rllib_odac.learner import ODACTorchLearner
 from rllib_odac.ray_compat import all_in_service, is_dead, learner_actors, local_learner
 from rllib_odac.runtime.arrivals import Arrivals
+from rllib_odac.runtime.pace import Publications
 from rllib_odac.runtime.supervision import Supervision
 
 NUM_EXPLORATION_GOALS = 256  # achieved goals that each learner draws anew in every call
@@ -82,6 +83,7 @@ class LearnerCalls:
         self._group = group
         self._arrivals = arrivals
         self._publish = publish
+        self._publications = Publications()
         self._calls: list[Call] = []
         self.has_failed = False
         self.supervision = Supervision(
@@ -126,9 +128,16 @@ class LearnerCalls:
         transitions: int,
         num_updates: int,
         timesteps: dict[str, int],
+        more_owed: bool = False,
     ) -> None:
-        """Hands learner i the episodes, or references to them, of shards[i], and has it update."""
-        arguments = (shards, num_updates, timesteps, self._publish and num_updates > 0)
+        """Hands learner i the episodes, or references to them, of shards[i], and has it update.
+
+        Its weights are published then, unless more updates are owed and they were a moment ago.
+        """
+        publish = self._publish and self._publications.is_due(
+            num_updates, more_owed, time.monotonic()
+        )
+        arguments = (shards, num_updates, timesteps, publish)
         call = Call(num_updates, transitions)
         if not self._calls:
             self.supervision.heard()  # they were idle until now

@@ -37,11 +37,11 @@ from rllib_odac.runtime.env_runner_requests import (
 )
 from rllib_odac.runtime.faults import StepAccounting
 from rllib_odac.runtime.learner_calls import LearnerCalls, LearnerResult, wait
+from rllib_odac.runtime.pace import Pace
 
 if TYPE_CHECKING:
     from rllib_odac.config import ODACConfig
 
-UPDATES_PER_CALL = UPDATES_PER_DRAW  # of learners, while samples are under way
 UPDATES_PER_LOG_CALL = 8 * UPDATES_PER_DRAW  # where there are no samples to look after
 # Transitions that may wait for learners to take them in, beyond what each env runner is asked for.
 MOST_WAITING = 50_000
@@ -88,6 +88,7 @@ class Training:
         self.calls = LearnerCalls(
             learners, self.requests is not None, config.learner_timeout_s, self._arrivals
         )
+        self._pace = Pace(config.max_weight_lag)
         self._config = config
         self._env_runners = env_runners
         self._learners = learners
@@ -130,7 +131,7 @@ class Training:
         with self._metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
             if self._config.is_asynchronous:
                 if self._can_call_learners:
-                    self._call_learners(UPDATES_PER_CALL)
+                    self._call_learners(self._pace.updates_per_call)
             elif samples:
                 self._call_learners()
                 self._await_learners()
@@ -176,7 +177,7 @@ class Training:
         return requests.collect(ready)
 
     def _may_request(self, requests: EnvRunnerRequests) -> bool:
-        """Whether another fragment leaves learners at most `max_weight_lag` updates behind.
+        """Whether another fragment leaves learners as little behind as `max_weight_lag` asks for.
 
         A fragment that asks for more than that by itself is collected when all else is done. And
         before there is anything to learn from, nobody is behind. Where updates are few, learners
@@ -186,7 +187,7 @@ class Training:
             return False
         expected = requests.env_steps_expected
         behind = self._updates_due(self.env_steps + expected + self._fragment) - self.updates
-        if behind <= self._config.max_weight_lag or not self._replay_ready:
+        if behind <= self._pace.max_lag or not self._replay_ready:
             return True
         return expected == 0 and self.updates >= self._updates_due(self.env_steps)
 
@@ -245,12 +246,10 @@ class Training:
     def _call_learners(self, max_updates: int | None = None) -> None:
         """Hands learners the new episodes and has them make updates that are owed, all or some."""
         owed = self._updates_owed()
-        self.calls.call(
-            self._shards,
-            self._transitions,
-            num_updates=owed if max_updates is None else min(owed, max_updates),
-            timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: self.env_steps},
-        )
+        num_updates = owed if max_updates is None else min(owed, max_updates)
+        timesteps = {NUM_ENV_STEPS_SAMPLED_LIFETIME: self.env_steps}
+        more_owed = owed > num_updates
+        self.calls.call(self._shards, self._transitions, num_updates, timesteps, more_owed)
         self._empty_shards()
         self._take_results(())  # a local learner has answered already
 
@@ -269,6 +268,7 @@ class Training:
             self._replay_ready = min(result.replay_transitions for result in results) > 0
             self._metrics.aggregate([result.metrics for result in results], key=LEARNER_RESULTS)
             seconds = max(result.seconds for result in results)
+            self._pace.note(call.num_updates, seconds)
             self._metrics.log_value("learner_seconds", seconds, reduce="lifetime_sum")
             if call.num_updates and self.requests is None:
                 with self._metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):

@@ -23,14 +23,12 @@ def run(services: Services, *setting, seconds: float = 200.0, **settings):
 
 def test_its_rules_have_the_numbers_of_the_algorithm():
     from rllib_odac import ODACConfig
-    from rllib_odac.runtime.training import UPDATES_PER_CALL
 
     config, setting = ODACConfig(), Setting(1, 1, 0.5)
     fragment = config.get_rollout_fragment_length() * config.num_envs_per_env_runner
     assert setting.fragment == fragment
     assert setting.requests_each == config.max_requests_in_flight_per_env_runner
     assert setting.max_weight_lag == config.max_weight_lag
-    assert setting.updates_per_call == UPDATES_PER_CALL
 
 
 @pytest.mark.parametrize("asynchronous", [True, False])
