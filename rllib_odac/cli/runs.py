@@ -70,6 +70,10 @@ def train(
     untuned: Annotated[
         bool, typer.Option("--untuned", help="Leave out settings tuned for this environment.")
     ] = False,
+    wandb: Annotated[
+        str | None, typer.Option(help="Project of Weights & Biases to log to.")
+    ] = None,
+    mlflow: Annotated[str | None, typer.Option(help="Experiment of MLflow to log to.")] = None,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Go on from the newest checkpoint in --out."),
@@ -112,7 +116,7 @@ def train(
         reporter = _Reporter(spec.steps, "updates" if is_offline else "env_steps")
         with quiet_libraries(debug):
             # Every mistake that needs no cluster to be seen shows here, before Ray starts.
-            run = Run(spec, out, resume=resume, on_row=reporter.row)
+            run = Run(spec, out, resume, on_row=reporter.row, wandb=wandb, mlflow=mlflow)
             if run.summary_if_finished is not None:
                 print(f"The run in {run.out} has finished already.")
                 return

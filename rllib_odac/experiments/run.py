@@ -3,6 +3,7 @@
 config.json          what was asked for
 progress.csv         one row an iteration; `metrics` says what each column means
 tensorboard/         the same as event files
+tracking.json        what Weights & Biases and MLflow call the run, where they are asked for
 checkpoints/         the newest whole checkpoints, named by environment steps
 checkpoint_final/    the last one
 learning_curve.png   success and distance over steps
@@ -16,7 +17,7 @@ import io
 import logging
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from rllib_odac.checkpoints.find import CHECKPOINTS, FINAL, checkpoints_of_run, 
 from rllib_odac.checkpoints.manifest import read_manifest
 from rllib_odac.experiments.run_files import RunFiles
 from rllib_odac.experiments.spec import RunSpec, check_same
+from rllib_odac.experiments.tracking import LogRow, check_installed, tracked
 from rllib_odac.metrics import FIGURES, LEARNING, METRICS
 from rllib_odac.runtime.cluster import Processes, check_room, join_or_start, num_cpus, processes
 from rllib_odac.runtime.faults import InterruptedRun
@@ -57,10 +59,12 @@ class Run:
         out: The run's directory, or its URI, such as s3://BUCKET/FOLDER.
         resume: Go on from the newest whole checkpoint in the directory, if there is one.
         on_row: Called with each new row of progress.
+        wandb: Project of Weights & Biases that progress is logged to as well.
+        mlflow: Experiment of MLflow that it is logged to.
 
     Raises:
-        ValueError: If a setting is wrong, the directory holds another run, or this one and
-            `resume` is not set, or it cannot be written.
+        ValueError: If a setting is wrong, a package is missing, the directory holds another run,
+            or this one and `resume` is not set, or it cannot be written.
     """
 
     def __init__(
@@ -68,8 +72,14 @@ class Run:
         spec: RunSpec,
         out: PLACE,
         resume: bool = False,
-        on_row: Callable[[Mapping[str, Any]], None] = lambda row: None,
+        on_row: LogRow = lambda row: None,
+        wandb: str | None = None,
+        mlflow: str | None = None,
     ) -> None:
+        self._trackers = {"wandb": wandb, "mlflow": mlflow}
+        for name, value in self._trackers.items():
+            if value is not None:
+                check_installed(name, value, package=name)
         self._files = RunFiles(out)
         self.rows: list[dict[str, Any]] = []
         self._on_row = on_row
@@ -145,10 +155,11 @@ class Run:
             join_or_start(num_cpus=num_cpus(self.processes))
         check_room(self.processes)
         with self._files.locked():
-            return self._train_to_the_end()
+            self._files.write_json("config.json", asdict(self.spec))
+            with tracked(self.spec, self.out, **self._trackers) as self._track:
+                return self._train_to_the_end()
 
     def _train_to_the_end(self) -> dict[str, Any]:
-        self._files.write_json("config.json", asdict(self.spec))
         failures, steps_at_failure = 0, -1
         while True:
             try:
@@ -277,6 +288,7 @@ class Run:
         self._write_progress()
         for row in ended:
             write_scalars(writer, row)
+            self._track(row)
             self._on_row(row)
 
     def _is_finished(self, steps: int, success_rate: float | None) -> bool:

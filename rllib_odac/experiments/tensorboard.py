@@ -11,16 +11,22 @@ from tensorboardX import SummaryWriter
 from rllib_odac.metrics import FIGURES, LEARNING
 
 
-def write_scalars(writer: SummaryWriter, row: Mapping[str, Any]) -> None:
-    """Writes a row of progress as `evaluation/...` and `learning/...`.
+def scalars(row: Mapping[str, Any]) -> tuple[int, dict[str, float]]:
+    """The step of a row of progress, and its figures as `evaluation/...` and `learning/...`.
 
     It lies at its environment step, or at its update where a log is all there is.
     """
-    step = row["env_steps"] or row["updates"]
-    for group, names in (("evaluation", FIGURES), ("learning", LEARNING)):
-        for name in names:
-            if row.get(name) is not None:
-                writer.add_scalar(f"{group}/{name}", row[name], step)
+    groups = (("evaluation", FIGURES), ("learning", LEARNING))
+    named = {f"{group}/{name}": row.get(name) for group, names in groups for name in names}
+    found = {name: value for name, value in named.items() if value is not None}
+    return int(row["env_steps"] or row["updates"]), found
+
+
+def write_scalars(writer: SummaryWriter, row: Mapping[str, Any]) -> None:
+    """Writes a row of progress at its step."""
+    step, found = scalars(row)
+    for name, value in found.items():
+        writer.add_scalar(name, value, step)
     writer.flush()
 
 

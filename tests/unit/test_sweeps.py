@@ -142,8 +142,9 @@ def test_a_wrong_sweep_is_told_in_one_sentence(tmp_path, monkeypatch, changes, w
 )
 def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch, option, value):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    package = "optuna" if option == "searcher" else option
-    with pytest.raises(ValueError, match=f"needs the package '{package}'.*pip install {package}"):
+    package, extra = ("optuna", "sweep") if option == "searcher" else (option, "tracking")
+    told = rf"needs the package '{package}'.*pip install \"rllib-odac\[{extra}\]\""
+    with pytest.raises(ValueError, match=told):
         make_sweep(tmp_path, **{option: value})
 
 

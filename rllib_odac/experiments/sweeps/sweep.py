@@ -7,7 +7,6 @@ STORAGE/NAME/results/        results.csv, results.parquet, best.json, report.htm
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import tempfile
@@ -31,6 +30,7 @@ from rllib_odac.declarations import (
 from rllib_odac.experiments.spec import check_same
 from rllib_odac.experiments.sweeps.space import MUTABLE
 from rllib_odac.experiments.sweeps.spec import SweepSpec
+from rllib_odac.experiments.tracking import check_installed
 from rllib_odac.files import write_text
 from rllib_odac.runtime.cluster import Processes, check_python_path, own_process, processes
 from rllib_odac.storage import Storage
@@ -66,23 +66,18 @@ class Sweep:
     num_gpus_per_learner: float = setting(0.0, NON_NEGATIVE, "GPUs of each learner")
     seed: int = setting(0, SEED, "seed of the search, and the first of the trials")
     wandb: str | None = setting(None, TEXT.or_none(), "project of Weights & Biases to log to")
-    mlflow: str | None = setting(None, TEXT.or_none(), "tracking URI of MLflow to log to")
+    mlflow: str | None = setting(None, TEXT.or_none(), "experiment of MLflow to log to")
 
     def __post_init__(self) -> None:
         for name, declared in declarations(Sweep).items():
             declared.check(name, getattr(self, name))
         if self.scheduler == "pbt":
             self._check_population()
-        for name, package, is_used in (
-            ("searcher", "optuna", self.searcher == "optuna"),
-            ("wandb", "wandb", self.wandb is not None),
-            ("mlflow", "mlflow", self.mlflow is not None),
-        ):
-            if is_used and importlib.util.find_spec(package) is None:
-                raise ValueError(
-                    f"{name} is '{getattr(self, name)}', which needs the package '{package}', "
-                    f"not installed here: pip install {package}"
-                )
+        if self.searcher == "optuna":
+            check_installed("searcher", "optuna", "optuna", extra="sweep")
+        for name in ("wandb", "mlflow"):
+            if (value := getattr(self, name)) is not None:
+                check_installed(name, value, package=name)
 
     def _check_population(self) -> None:
         """Checks what scheduler pbt needs, whose trials take over each other's configurations."""
@@ -285,5 +280,5 @@ def _loggers(sweep: Sweep) -> list[Any]:
     if sweep.mlflow is not None:
         from ray.air.integrations.mlflow import MLflowLoggerCallback
 
-        loggers.append(MLflowLoggerCallback(tracking_uri=sweep.mlflow, experiment_name=sweep.name))
+        loggers.append(MLflowLoggerCallback(experiment_name=sweep.mlflow))
     return loggers
