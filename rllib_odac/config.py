@@ -222,15 +222,13 @@ class ODACConfig(AlgorithmConfig, Settings):
                 f"action_noise is {self.action_noise}, but must be 0 where there are finitely many "
                 f"actions, as in '{self.env}': random_action_share explores them."
             )
-        if not known.has_spec:
-            return  # made by hand: it ends its episodes as it likes
         limit = self.max_episode_steps or known.horizon
-        if limit is None:
+        if limit is None and not known.ends:
             raise ValueError(
-                f"max_episode_steps is None, but '{self.env}' has no time limit: give the number "
-                "of steps after which an episode is cut."
+                f"max_episode_steps is None, but '{self.env}' has no time limit, and an episode of "
+                "random actions did not end: give the number of steps after which one is cut."
             )
-        if self.replay_capacity <= limit:
+        if limit is not None and self.replay_capacity <= limit:
             raise ValueError(
                 f"replay_capacity is {self.replay_capacity}, but must be more than {limit}, the "
                 f"steps of an episode of '{self.env}'."
@@ -304,10 +302,11 @@ class ODACConfig(AlgorithmConfig, Settings):
     @property
     def _environment(self) -> KnownEnvironment:
         """What is known of the environment, which is made once for it."""
-        key = (self.env, repr(self.env_arguments))
+        is_unlimited = self.max_episode_steps is None
+        key = (self.env, repr(self.env_arguments), is_unlimited)
         if self._known_environment is not None and self._known_environment[0] == key:
             return self._known_environment[1]
-        found = look_at(self.make_env())
+        found = look_at(self.make_env(), tries_an_episode=is_unlimited)
         if not self._is_frozen:
             self._known_environment = (key, found)
         return found

@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import gymnasium as gym
+from gymnasium.wrappers import TimeLimit
+
 MAZE_SUCCESS_DISTANCE = 0.45  # m; gymnasium-robotics has it only in its code
 MAZES = "gymnasium_robotics.envs.maze.maze_v4"
 
@@ -30,6 +33,11 @@ def own_success_distance(core: Any) -> float | None:
 
 def own_time_limit(env: Any) -> int | None:
     """The steps after which an environment ends its episodes, by Gymnasium or by itself, if any."""
+    layer = env
+    while isinstance(layer, gym.Wrapper):
+        if isinstance(layer, TimeLimit):
+            return layer._max_episode_steps
+        layer = layer.env
     if env.spec is not None and env.spec.max_episode_steps is not None:
         return int(env.spec.max_episode_steps)
     core = env.unwrapped
@@ -40,3 +48,14 @@ def own_time_limit(env: Any) -> int | None:
         if isinstance(limit := getattr(core, name, None), int):
             return limit
     return None
+
+
+def ends_by_itself(env: gym.Env[Any, Any], patience: int = 1000) -> bool:
+    """Whether an episode of so many random actions, or fewer, comes to an end."""
+    env.action_space.seed(0)
+    env.reset(seed=0)
+    for _ in range(patience):
+        _, _, terminated, truncated, _ = env.step(env.action_space.sample())
+        if terminated or truncated:
+            return True
+    return False

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rllib_odac.envs.actions import Actions, actions_of
-from rllib_odac.envs.families import own_time_limit
+from rllib_odac.envs.families import ends_by_itself, own_time_limit
 from rllib_odac.envs.flatten import is_flattened
 from rllib_odac.envs.goals import Goals, goals_of
 
@@ -18,7 +18,7 @@ class KnownEnvironment(NamedTuple):
     Attributes:
         goals: When its goals are reached.
         horizon: Steps after which an episode is cut, or ends by a clock of its own, or None.
-        has_spec: Whether Gymnasium knows how it was made.
+        ends: Whether its episodes end: at the horizon, or by itself when it was tried.
         pays: Whether it computes rewards for any pair of goals.
         widths: Numbers in a row of its observations and goals.
         actions: How rows of numbers stand for its actions.
@@ -26,18 +26,24 @@ class KnownEnvironment(NamedTuple):
 
     goals: Goals
     horizon: int | None
-    has_spec: bool
+    ends: bool
     pays: bool
     widths: dict[str, int]
     actions: Actions
 
 
-def look_at(env: Any) -> KnownEnvironment:
-    """What is known of a goal environment, which is closed then."""
+def look_at(env: Any, tries_an_episode: bool = False) -> KnownEnvironment:
+    """What is known of a goal environment, which is closed then.
+
+    Args:
+        env: The environment.
+        tries_an_episode: Whether to find out by an episode if it ends, where it has no limit.
+    """
+    horizon = own_time_limit(env)
     found = KnownEnvironment(
         goals_of(env),
-        horizon=own_time_limit(env),
-        has_spec=env.spec is not None,
+        horizon=horizon,
+        ends=horizon is not None or (tries_an_episode and ends_by_itself(env)),
         pays=hasattr(env.unwrapped, "compute_reward") and not is_flattened(env),
         widths=_widths(env),
         actions=actions_of(env.action_space),

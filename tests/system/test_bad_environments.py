@@ -34,6 +34,7 @@ class Drifting(gym.Env):
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         self.steps, self.position = 0, np.zeros(2)
+        self.ends = self.failure == "ends when tried" and seed == 0
         self.goal = self.np_random.uniform(-1, 1, 2)
         return self._observe(), {}
 
@@ -45,7 +46,7 @@ class Drifting(gym.Env):
             self.position = self.position * np.nan
         if self.steps == 30 and self.failure == "raise":
             raise OSError("the simulator lost its connection")
-        return self._observe(), 0.0, False, False, {"is_success": False}
+        return self._observe(), 0.0, self.ends, False, {"is_success": False}
 
     def _observe(self):
         return {
@@ -71,7 +72,8 @@ def innermost(error):
     ],
 )
 def test_a_broken_environment_stops_training(ray_cluster, failure, sentence, num_env_runners):
-    config = small_config(Drifting).environment(Drifting, env_config={"failure": failure})
+    config = small_config(Drifting, max_episode_steps=40)
+    config.environment(Drifting, env_config={"failure": failure})
     config.env_runners(num_env_runners=num_env_runners).evaluation(evaluation_interval=None)
     algorithm = config.build_algo()
     with pytest.raises((ValueError, RuntimeError, OSError)) as info:
@@ -95,7 +97,7 @@ def test_an_endless_environment_is_cut_into_episodes(ray_cluster):
 @pytest.mark.parametrize("interval", [1, None], ids=["evaluated", "not evaluated"])
 def test_an_episode_without_an_end_is_refused_in_one_sentence(ray_cluster, interval):
     config = small_config(replay_capacity=700, num_steps_before_learning=0)
-    config.environment(Drifting, env_config={"failure": None})
+    config.environment(Drifting, env_config={"failure": "ends when tried"})
     algorithm = config.evaluation(evaluation_interval=interval).build_algo()
     with pytest.raises(ValueError, match=r"^An episode has gone on for \d+ steps, more than"):
         train_on(algorithm)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict
 
-from rllib_odac import make_env
+from rllib_odac import ODACConfig, make_env
 from rllib_odac.envs.families import own_success_distance, own_time_limit
 from rllib_odac.envs.known import look_at
 
@@ -30,6 +30,49 @@ def test_a_clock_and_a_task_are_asked():
     known = look_at(make_env(Clock))
     assert known.horizon == 20
     assert known.goals.success_distance == 0.25
+
+
+class Wandering(Clock):
+    """Ends its episodes at a step that nothing tells of, or never."""
+
+    def __init__(self, end=None):
+        super().__init__()
+        self.config, self.end, self.steps = {}, end, 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.steps = 0
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        self.steps += 1
+        return self.observation_space.sample(), 0.0, False, self.steps == self.end, {}
+
+
+def test_who_has_no_limit_is_tried_and_asked_for_one_only_where_that_finds_no_end():
+    assert not look_at(make_env(Wandering, end=7)).ends  # not tried
+    assert look_at(make_env(Wandering, end=7), tries_an_episode=True).ends
+    assert not look_at(make_env(Wandering), tries_an_episode=True).ends
+    ODACConfig().environment(Wandering7).validate()
+    with pytest.raises(
+        ValueError, match=r"^max_episode_steps is None, but .*Endless.* did not end"
+    ):
+        ODACConfig().environment(Endless).validate()
+    ODACConfig().environment(Endless).training(max_episode_steps=5).validate()
+
+
+def test_a_limit_that_gymnasium_does_not_know_of_is_found_among_the_wrappers():
+    limited = gym.wrappers.TimeLimit(Wandering(), 12)
+    assert limited.spec is None
+    assert own_time_limit(gym.wrappers.OrderEnforcing(limited)) == 12
+
+
+def Endless(**kwargs):
+    return Wandering()
+
+
+def Wandering7(**kwargs):
+    return Wandering(end=7)
 
 
 def test_nothing_is_found_where_nothing_is():
