@@ -138,8 +138,8 @@ Call = Callable[[int], object]  # makes so many updates
 def contestants(device: torch.device, size: int) -> dict[str, Callable[[], Call]]:
     """What is measured: functions that make it, by name."""
 
-    def learner(executor: str) -> Call:
-        made = make_learner(device, size, executor)
+    def learner(executor: str, **settings: Any) -> Call:
+        made = make_learner(device, size, executor, **settings)
         return lambda count: made.update(num_updates=count)
 
     def bare(is_compiled: bool) -> Call:
@@ -159,6 +159,7 @@ def contestants(device: torch.device, size: int) -> dict[str, Callable[[], Call]
         **compiled,
         "eager": lambda: learner("eager"),
         "captured": lambda: learner("captured"),
+        "captured, bfloat16": lambda: learner("captured", autocast="bfloat16"),
         "stable_baselines3": sb3,
     }
 

@@ -5,10 +5,10 @@
 Random actions, resets included, the contestants in turns within every round:
 
 - `sync`: Gymnasium's `SyncVectorEnv`, one environment after the other.
-- `threads K`: `make_vector_env(..., env_threads=K)`.
+- `threads K`: `ThreadedVectorEnv`, as `env_threads=K` makes it for most environments.
 - `processes 2`: two processes with `sync` of half as many each, without any message: what two cores
   give at most.
-- `native`: the vector form of an environment's own (Box 2D).
+- `native`: the vector form of an environment's own (Box 2D, Ant), for Ant with threads too.
 - `rollout K`: `mujoco.rollout` with K threads, physics and observations of Ant alone: no goals, no
   resets. It loses the solver's warm start between calls, so that it does not go on as one
   environment does.
@@ -44,6 +44,7 @@ from mujoco.rollout import Rollout
 
 from rllib_odac import make_env, make_vector_env
 from rllib_odac.envs.registry import OWN_ENVS
+from rllib_odac.envs.threads import ThreadedVectorEnv
 from rllib_odac.experiments.study_runner import cpu_model
 
 COUNTS = {
@@ -166,10 +167,15 @@ def contestants(env_id: str, count: int) -> dict[str, Callable[[float], dict[str
     found: dict[str, Step] = {"sync": stepping(sync(env_id, count))}
     if OWN_ENVS[env_id].get("vector_entry_point"):
         found["native"] = stepping(make_vector_env(env_id, count))
+    if env_id == "odac/Box2D-v0":
         return {name: partial(measure, step, count) for name, step in found.items()}
+    makers = [partial(make_env, env_id)] * count
     for threads in (2, 4):
-        found[f"threads {threads}"] = stepping(make_vector_env(env_id, count, env_threads=threads))
+        found[f"threads {threads}"] = stepping(ThreadedVectorEnv(makers, threads))
     if env_id == "odac/Ant-v0":
+        for threads in (2, 4):
+            env = make_vector_env(env_id, count, env_threads=threads)
+            found[f"native, threads {threads}"] = stepping(env)
         found |= {f"rollout {threads}": rollout(count, threads) for threads in (1, 2)}
     measured = {name: partial(measure, step, count) for name, step in found.items()}
     return measured | {"processes 2": Processes(env_id, count, 2).measure}

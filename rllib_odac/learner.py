@@ -39,10 +39,10 @@ from rllib_odac.agent.executor import (
 )
 from rllib_odac.agent.goal_units import goal_units
 from rllib_odac.agent.networks import power_sums
-from rllib_odac.agent.precision import flushed_denormals, matmul_precision
+from rllib_odac.agent.precision import flushed_denormals, matmul_precision, round_products
 from rllib_odac.agent.update import Update, compute_update
 from rllib_odac.agent.update_metrics import compute_metrics
-from rllib_odac.metrics import quantiles
+from rllib_odac.metrics import means, quantiles
 from rllib_odac.ray_compat import recompute_in_backward_pass
 from rllib_odac.replay.buffer import GoalReplay
 from rllib_odac.replay.episodes import GoalEpisode
@@ -75,6 +75,7 @@ class ODACTorchLearner(TorchLearner):
         torch.set_num_threads(config.num_threads)
         super().build()
         networks = self.networks
+        round_products(networks, config.autocast)
         self.objective = config.build_objective()
         self._compute_update = compute_update
         if config.torch_compile_learner:
@@ -263,8 +264,7 @@ class ODACTorchLearner(TorchLearner):
         quantities = compute_metrics(self.networks, batch, update)
         summed = {"total_loss": update.total_loss, "kl_weight": update.predictions.kl_weight}
         tensors = update.losses | summed | quantities | quantiles(quantities)
-        values = {name: float(value.detach().double().mean()) for name, value in tensors.items()}
-        values = self._guard.finite(self.num_updates, values)
+        values = self._guard.finite(self.num_updates, means(tensors))
         self.metrics.log_dict(values, key=DEFAULT_MODULE_ID, window=1)
 
     def _log_counts(self) -> None:

@@ -95,6 +95,14 @@ def quantiles(quantities: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
+def means(quantities: Mapping[str, Tensor]) -> dict[str, float]:
+    """The mean of each, (...), by one transfer: a GPU is waited for once."""
+    import torch
+
+    values = torch.stack([each.detach().double().mean() for each in quantities.values()])
+    return dict(zip(quantities, values.tolist(), strict=True))
+
+
 def as_help() -> str:
     """A paragraph for each column of progress.csv, quantiles left out, for a command's help."""
     lines = [

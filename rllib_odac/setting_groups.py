@@ -170,7 +170,8 @@ class UpdateSettings:
 
     `matmul_precision` is what `torch.set_float32_matmul_precision` takes: "medium" rounds factors
     to bfloat16 on CPUs that multiply it (AMX, AVX512-BF16), and to TF32 on GPUs. "auto" is
-    "high" (TF32) on a GPU and "highest" on a CPU.
+    "high" (TF32) on a GPU and "highest" on a CPU. With `autocast` layers multiply and pass on
+    bfloat16 numbers; densities, targets and losses stay in float32, and so do parameters.
 
     The executor "captured" repeats updates on a GPU as one CUDA graph for each 16 of them; what
     cannot be captured runs eagerly, and the log says why. On a CPU it is for tests, and slow.
@@ -213,6 +214,9 @@ class UpdateSettings:
     )
     matmul_precision: str = setting(
         "auto", one_of("auto", "highest", "high", "medium"), "precision of float32 products"
+    )
+    autocast: str = setting(
+        "none", one_of("none", "bfloat16"), "type that factors of networks' products are cast to"
     )
     executor: str = setting(
         "eager", one_of("eager", "captured"), "how updates run: call by call, or as recorded"

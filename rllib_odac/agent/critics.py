@@ -14,8 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rllib_odac.agent.precision import RoundedProducts, rounds_products
 
-class CriticEnsemble(nn.Module):
+
+class CriticEnsemble(RoundedProducts):
     """E independent critics Q(s, a, g) evaluated as one batched matrix product a layer.
 
     Args:
@@ -61,6 +63,7 @@ class CriticEnsemble(nn.Module):
     def _sizes(input_dim: int, action_dim: int, hidden: Sequence[int]) -> list[int]:
         return [input_dim + action_dim, *hidden, 1]
 
+    @rounds_products
     def forward(self, inputs: Tensor, actions: Tensor, frozen: bool = False) -> Tensor:
         """Values of all critics.
 
@@ -118,6 +121,7 @@ class ActionCritics(CriticEnsemble):
     def _sizes(input_dim: int, action_dim: int, hidden: Sequence[int]) -> list[int]:
         return [input_dim, *hidden, action_dim]
 
+    @rounds_products
     def each(self, inputs: Tensor) -> Tensor:
         """(E, B, n) values of every action for inputs (B, I)."""
         weight, bias = self._layers[0]

@@ -10,12 +10,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rllib_odac.agent.precision import RoundedProducts, rounds_products
 from rllib_odac.maths.losses import LOG_2
 
 STD_FLOOR = 1e-4  # of normalised features, in their units
 
 
-def mlp(sizes: Sequence[int], layer_norm: bool = False) -> nn.Sequential:
+class MLP(nn.Sequential, RoundedProducts):
+    """Layers, one after the other."""
+
+    @rounds_products
+    def forward(self, inputs: Tensor) -> Tensor:
+        """What the last layer says (..., O) of inputs (..., I)."""
+        outputs: Tensor = super().forward(inputs)  # type: ignore[no-untyped-call]
+        return outputs
+
+
+def mlp(sizes: Sequence[int], layer_norm: bool = False) -> MLP:
     """Linear layers with ReLU between them: sizes = [inputs, hidden..., outputs].
 
     With `layer_norm` each hidden layer is normalised before its ReLU.
@@ -26,7 +37,7 @@ def mlp(sizes: Sequence[int], layer_norm: bool = False) -> nn.Sequential:
         if layer_norm:
             layers.append(nn.LayerNorm(outputs))
         layers.append(nn.ReLU(inplace=True))
-    return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]))
+    return MLP(*layers, nn.Linear(sizes[-2], sizes[-1]))
 
 
 def call_frozen(module: nn.Module, *inputs: Tensor) -> Any:

@@ -1,11 +1,14 @@
-"""How exactly PyTorch computes for a while, set and set back."""
+"""How exactly PyTorch computes: for a while, set and set back, and in networks."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
+from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
+from torch import Tensor, nn
 
 
 @contextlib.contextmanager
@@ -38,3 +41,44 @@ def matmul_precision(precision: str, device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+class RoundedProducts(nn.Module):
+    """A network whose matrix products may be of rounded numbers, and nothing else of it.
+
+    Attributes:
+        products: The type of their factors; None for that of the inputs.
+    """
+
+    products: torch.dtype | None = None
+
+
+Network = TypeVar("Network", bound=RoundedProducts)
+More = ParamSpec("More")
+Forward = Callable[Concatenate[Network, Tensor, More], Tensor]
+
+
+def rounds_products(forward: Forward[Network, More]) -> Forward[Network, More]:
+    """Lets a method of `RoundedProducts` heed `products`; what it returns is of its inputs' type.
+
+    So densities, targets and losses, which are made of what networks say, stay in float32.
+    """
+
+    @functools.wraps(forward)
+    def rounded(
+        network: Network, inputs: Tensor, *args: More.args, **kwargs: More.kwargs
+    ) -> Tensor:
+        if network.products is None:
+            return forward(network, inputs, *args, **kwargs)
+        with torch.autocast(inputs.device.type, network.products):
+            return forward(network, inputs, *args, **kwargs).to(inputs.dtype)
+
+    return rounded  # type: ignore[return-value]
+
+
+def round_products(module: nn.Module, precision: str) -> None:
+    """Lets all networks in a module round factors of products to "bfloat16", or "none" of them."""
+    dtype = {"none": None, "bfloat16": torch.bfloat16}[precision]
+    for network in module.modules():
+        if isinstance(network, RoundedProducts):
+            network.products = dtype

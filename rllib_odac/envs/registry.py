@@ -39,6 +39,7 @@ OWN_ENVS: dict[str, dict[str, Any]] = {
     },
     "odac/Ant-v0": {
         "entry_point": "rllib_odac.envs.ant:AntEnv",
+        "vector_entry_point": "rllib_odac.envs.ant_vector:AntVectorEnv",
         "max_episode_steps": 200,
         "disable_env_checker": True,
     },
@@ -153,7 +154,8 @@ def make_vector_env(
         env: as for `make_env`.
         num_envs: number of copies.
         shows_time: as for `make_env`; no vector form of an environment's own shows it.
-        env_threads: threads that step the copies; a vector form of an environment's own takes one.
+        env_threads: threads that step the copies; a vector form of an environment's own is told of
+            them by `use_threads`, if it has that.
         **kwargs: as for `make_env`, `render_mode` among them.
 
     Returns:
@@ -172,6 +174,8 @@ def make_vector_env(
             if gym.registry[env_id].vector_entry_point is not None:
                 made = gym.make_vec(env_id, num_envs, **kwargs)
                 if (mode := _autoreset(made)) == AutoresetMode.NEXT_STEP:
+                    if env_threads > 1 and hasattr(made, "use_threads"):
+                        made.use_threads(env_threads)
                     return _checked(made, name)
                 made.close()
                 if gym.registry[env_id].entry_point is None:

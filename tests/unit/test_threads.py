@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
-from gymnasium.vector import SyncVectorEnv
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from rllib_odac import ODACConfig, make_vector_env
+from rllib_odac import ODACConfig, make_env, make_vector_env
 from rllib_odac.env_runner import GoalEnvRunner
+from rllib_odac.envs.ant_vector import AntVectorEnv
 from rllib_odac.envs.box2d import Box2DEnv
 from rllib_odac.envs.threads import ThreadedVectorEnv
 
@@ -26,13 +28,23 @@ def trajectory(env, steps):
     return given
 
 
-@pytest.mark.parametrize("env_id", ["odac/Ant-v0", "FetchReach-v4"])
-def test_they_give_the_same_bit_for_bit_beyond_the_ends_of_episodes(env_id):
-    one, several = (
-        make_vector_env(env_id, 5, env_threads=threads, max_episode_steps=12) for threads in (1, 3)
+@pytest.mark.parametrize(
+    ("env_id", "kind", "threads", "settings"),
+    [
+        ("FetchReach-v4", ThreadedVectorEnv, 3, {}),
+        ("odac/Ant-v0", AntVectorEnv, 1, {}),
+        ("odac/Ant-v0", AntVectorEnv, 3, {"goal": "pose"}),
+    ],
+)
+def test_they_give_the_same_bit_for_bit_beyond_the_ends_of_episodes(
+    env_id, kind, threads, settings
+):
+    settings = {"max_episode_steps": 12} | settings
+    one = SyncVectorEnv(
+        [partial(make_env, env_id, **settings)] * 5, autoreset_mode=AutoresetMode.NEXT_STEP
     )
-    assert type(one) is SyncVectorEnv
-    assert type(several) is ThreadedVectorEnv
+    several = make_vector_env(env_id, 5, env_threads=threads, **settings)
+    assert type(several) is kind
     for expected, got in zip(trajectory(one, 40), trajectory(several, 40), strict=True):
         if isinstance(expected, dict):
             assert expected.keys() == got.keys()
