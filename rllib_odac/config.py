@@ -213,6 +213,7 @@ class ODACConfig(AlgorithmConfig, Settings):
         if self.env is None:
             if self.offline and self.data is not None:
                 self.environment(**logged_spaces(self.data, self.data_goal))
+                self.evaluation(evaluation_interval=None)
             return
         known = self._environment
         if self.data is not None:

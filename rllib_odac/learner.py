@@ -7,7 +7,7 @@ them, relabels them and updates from them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -104,8 +104,8 @@ class ODACTorchLearner(TorchLearner):
         self._noise = torch.Generator(device=self._device)
         self._noise.manual_seed(self._base_seed + 1)
         self.num_updates = 0  # since the beginning of the run, skipped ones included
-        self.num_transitions = 0  # taken in by this learner
         self.copies = Copies()  # of its replay in a checkpoint, between checking and loading
+        self.refresh_replay: Callable[[int], object] = lambda num_updates: None  # `data.window`
         skips = config.on_divergence == "skip"
         self._executor = Executor(
             config.executor,
@@ -295,19 +295,21 @@ class ODACTorchLearner(TorchLearner):
         # Zeros too, so that the sum over the run is there from the beginning.
         self.metrics.log_value((ALL_MODULES, SAMPLES_LOST), lost, reduce="lifetime_sum")
 
-    def add_episodes(self, episodes: Iterable[GoalEpisode], is_known: bool = False) -> None:
-        """Stores episodes in the replay shard and, unless known, in the input statistics."""
-        normalizer = self.networks.observation_normalizer
-        moments = torch.zeros(3, len(normalizer.mean), dtype=torch.float64)
+    def add_episodes(self, episodes: Iterable[GoalEpisode]) -> None:
+        """Stores episodes in the replay shard and in the input statistics of all learners."""
+        self.networks.observation_normalizer.merge(self._sum_over_learners(self.store(episodes)))
+
+    def store(self, episodes: Iterable[GoalEpisode]) -> Tensor:
+        """Stores episodes in the replay shard alone; returns their `power_sums` (3, D)."""
+        moments = torch.zeros(3, self.replay.widths[0], dtype=torch.float64)
 
         def counted() -> Iterator[GoalEpisode]:
             for episode in episodes:
-                self.num_transitions += len(episode)
                 moments.add_(power_sums(torch.from_numpy(episode.observation.astype(np.float64))))
                 yield episode
 
-        self.replay.extend(episodes if is_known else counted())
-        normalizer.merge(self._sum_over_learners(moments))
+        self.replay.extend(counted())
+        return moments
 
     def draw_exploration_goals(self, count: int) -> np.ndarray | None:
         """Achieved goals (N, G) for coming episodes, in the mixture that the config asks for.
@@ -324,8 +326,7 @@ class ODACTorchLearner(TorchLearner):
 
         It is the setting's or the environment's, or else that of the goals seen so far.
         """
-        seen = [(e.desired_goal[0], e.achieved_goal[-1]) for e in self.replay.episodes()]
-        sums = [power_sums(torch.from_numpy(np.stack(goals))) for goals in zip(*seen, strict=True)]
+        sums = [power_sums(goals) for goals in self.replay.goals_of_episodes()]
         scale = self.config.goal_scale
         scale = self.config.goals.scale if scale == "auto" else scale
         self.networks.set_goal_units(*goal_units(map(self._sum_over_learners, sums), scale))

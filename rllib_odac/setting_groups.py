@@ -239,7 +239,8 @@ class ReplaySettings:
     where `offline` 0.2 "next", 0.5 "discounted" and 0.3 "random".
 
     With `data` learning begins with the first step. Episodes of a log that names no goals have what
-    they achieved last for their own.
+    they achieved last for their own. What is more than `replay_capacity` passes through the replays
+    where `offline`, at the pace of `data_reuse`; else its last part is kept.
     """
 
     replay_capacity: int = setting(1_000_000, COUNT, "states kept by each learner", "states")
@@ -257,6 +258,11 @@ class ReplaySettings:
         None,
         FRACTION.or_none(),
         "share of each batch that is drawn from `data`; None draws all transitions alike",
+    )
+    data_reuse: float = setting(
+        4.0,
+        POSITIVE,
+        "draws of each transition of `data` that passes through the replay, on average",
     )
     data_goal: list[int] | None = setting(
         None,

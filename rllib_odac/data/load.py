@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import functools
-import itertools
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
+import torch
 from ray.rllib.core.learner.learner_group import LearnerGroup
+from torch import Tensor
 
-from rllib_odac.checkpoints.shards import number_of, on_each
-from rllib_odac.data.logged import to_replay
+from rllib_odac.checkpoints.shards import on_each
 from rllib_odac.data.read import read_episodes
+from rllib_odac.data.window import Log, Window
 from rllib_odac.envs.actions import Actions
+from rllib_odac.replay.episodes import GoalEpisode
 from rllib_odac.storage import Storage
 
 if TYPE_CHECKING:
     from rllib_odac.learner import ODACTorchLearner
+
+logger = logging.getLogger(__name__)
 
 
 def check_log(
@@ -72,19 +77,16 @@ def logged_spaces(path: str, goal: Sequence[int] | None) -> dict[str, gym.Space[
 
 
 def load_log(
-    group: LearnerGroup,
-    path: str,
-    goal: Sequence[int] | None,
-    actions: Actions,
-    is_known: bool = False,
+    group: LearnerGroup, log: Log, seed: Sequence[int] | None = None, is_known: bool = False
 ) -> int:
     """Lets each learner read a log and keep its share of the episodes.
 
+    Of what is more than replays hold they keep the last part or, with a seed, a `Window`.
+
     Args:
         group: The learners.
-        path: Of the log, as `read_episodes` takes it, where all of them reach it.
-        goal: The same.
-        actions: Those of environment or log.
+        log: Where all of them reach it.
+        seed: Of the order in which the log passes through the window.
         is_known: Whether input statistics have the log already, as after a restore.
 
     Returns:
@@ -92,32 +94,71 @@ def load_log(
 
     Raises:
         ValueError: With one sentence on the first file, episode and field that is wrong; replays
-            then are as they were.
+            then are empty.
     """
-    load = functools.partial(
-        _load,
-        path=path,
-        goal=goal,
-        actions=actions,
-        num_learners=number_of(group),
-        is_known=is_known,
-    )
-    return min(on_each(group, load))
+    load = functools.partial(_load, log=log, is_window=seed is not None)
+    loaded = [each for each in on_each(group, load) if each is not None]
+    if seed is not None and len(loaded) < log.num_learners:
+        logger.warning(
+            "'%s' is more than replay_capacity (%d states in each learner): each holds a part of "
+            "it, which moves through it in a shuffled order.",
+            log.path,
+            log.capacity,
+        )
+        loaded = on_each(group, functools.partial(_open_window, log=log, seed=seed))
+    if not is_known:
+        moments = torch.stack([moments for _, moments in loaded]).sum(0)
+        on_each(group, functools.partial(_merge, moments=moments))
+    return min(transitions for transitions, _ in loaded)
 
 
-def _load(
-    learner: ODACTorchLearner,
-    path: str,
-    goal: Sequence[int] | None,
-    actions: Actions,
-    num_learners: int,
-    is_known: bool,
-) -> int:
-    # All are read before any is stored, so that nothing is half-loaded.
-    mine: Any = itertools.islice(
-        read_episodes(path, goal), learner._learner_index, None, num_learners
+def _load(learner: ODACTorchLearner, log: Log, is_window: bool) -> tuple[int, Tensor] | None:
+    """Stores a learner's share of a log; nothing if it is more than fits and is to be a window."""
+
+    def fitting() -> Iterator[GoalEpisode]:
+        states = 0
+        for episode in log.once(learner._learner_index):
+            states += len(episode) + 1
+            if is_window and states > log.capacity:
+                raise _TooMuch
+            yield episode
+
+    try:
+        return _store(learner, fitting())
+    except _TooMuch:
+        return None
+
+
+class _TooMuch(Exception):
+    """A log does not fit a replay."""
+
+
+def _open_window(learner: ODACTorchLearner, log: Log, seed: Sequence[int]) -> tuple[int, Tensor]:
+    config = learner.config
+    window = Window(
+        log.endless(learner._learner_index, seed),
+        config.train_batch_size_per_learner / config.data_reuse,
+        log.capacity,
     )
-    episodes = [to_replay(episode, actions) for episode in mine]
-    learner.add_episodes(episodes, is_known)
+
+    def refresh(num_updates: int) -> None:
+        learner.add_episodes(window.advance(num_updates))
+        learner.replay.mark_logged()
+
+    learner.refresh_replay = refresh
+    return _store(learner, window.fill())
+
+
+def _store(learner: ODACTorchLearner, episodes: Iterable[GoalEpisode]) -> tuple[int, Tensor]:
+    """Transitions and moments of what a replay now holds, all of it or nothing."""
+    try:
+        moments = learner.store(episodes)
+    except BaseException:
+        learner.replay.clear()
+        raise
     learner.replay.mark_logged()
-    return len(learner.replay)
+    return len(learner.replay), moments
+
+
+def _merge(learner: ODACTorchLearner, moments: Tensor) -> None:
+    learner.networks.observation_normalizer.merge(moments)

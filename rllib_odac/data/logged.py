@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -142,7 +143,7 @@ def _rows(columns: Mapping[str, Any], name: str, where: str) -> Array:
         raise ValueError(f"{where}: {name} must be numbers, each row as long.") from None
     if values.ndim == 0:
         raise ValueError(f"{where}: {name} is one number, but must have a row for each step.")
-    values = values.reshape(len(values), -1)
+    values = values.reshape(len(values), math.prod(values.shape[1:]))
     if not np.isfinite(values).all():
         row = int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
         raise ValueError(f"{where}: {name} holds NaN or infinity in row {row}.")

@@ -11,26 +11,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
-import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow
+import pyarrow.compute
+import pyarrow.parquet
 
 from rllib_odac.data.logged import LoggedEpisode, logged_episode
-from rllib_odac.replay.episodes import ACTIONS, COLUMNS, cut_episodes
-from rllib_odac.replay.file import read_arrays
+from rllib_odac.data.npz import Columns, damage_of, read_npz
+from rllib_odac.replay.episodes import ACTIONS, COLUMNS
 from rllib_odac.storage import PLACE, Storage
 
 MINARI = "data/main_data.hdf5"
 PARQUET, NPZ = ".parquet", ".npz"
+REQUIRED = ("observation", ACTIONS)
+ROWS_AT_A_TIME = 16_384  # of a Parquet file
 
-Columns = dict[str, Any]
+LogFile = tuple[Storage, Callable[[Storage], Iterator[Columns]]]  # and what reads its episodes
 
 
 def read_episodes(path: PLACE, goal: Sequence[int] | None = None) -> Iterator[LoggedEpisode]:
-    """Reads a log, file by file.
+    """Reads a log, file by file, of which little is in memory at any time.
 
     Args:
         path: A file, or a folder of files of one kind; a URI will do.
@@ -43,10 +48,31 @@ def read_episodes(path: PLACE, goal: Sequence[int] | None = None) -> Iterator[Lo
     Raises:
         ValueError: With one sentence on the first file, episode and field that is wrong.
     """
-    place = Storage.of(path)
     is_empty = True
-    widths: dict[str, int] | None = None
-    for file, read in _files(place):
+    for episode in read_files(log_files(path), goal):
+        is_empty = False
+        yield episode
+    if is_empty:
+        raise ValueError(f"'{Storage.of(path)}' holds no episode.")
+
+
+def read_files(
+    files: Sequence[LogFile],
+    goal: Sequence[int] | None,
+    widths: Mapping[str, int] | None = None,
+) -> Iterator[LoggedEpisode]:
+    """The episodes of some files of a log, in their order.
+
+    Args:
+        files: Of `log_files`.
+        goal: As `read_episodes` takes it.
+        widths: Numbers in a row of each column, as `LoggedEpisode.widths`; by default those of the
+            first episode.
+
+    Raises:
+        ValueError: With one sentence on the first file, episode and field that is wrong.
+    """
+    for file, read in files:
         for number, columns in enumerate(read(file)):
             episode = logged_episode(columns, f"'{file}', episode {number}", goal)
             widths = widths or episode.widths
@@ -56,15 +82,17 @@ def read_episodes(path: PLACE, goal: Sequence[int] | None = None) -> Iterator[Lo
                         f"{episode.where}: {name} has {episode.widths[name]} numbers a row, but "
                         f"must have {width} as in the episodes before it."
                     )
-            is_empty = False
             yield episode
-    if is_empty:
-        raise ValueError(f"'{place}' holds no episode.")
 
 
-def _files(place: Storage) -> list[tuple[Storage, Callable[[Storage], Iterator[Columns]]]]:
-    """The files of a log, each with what reads its episodes."""
-    kinds = {PARQUET: _parquet, NPZ: _npz}
+def log_files(path: PLACE) -> list[LogFile]:
+    """The files of a log by their names, each with what reads its episodes.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    place = Storage.of(path)
+    kinds = {PARQUET: _parquet, NPZ: read_npz}
     try:
         if place.size is not None:
             for suffix, read in kinds.items():
@@ -92,79 +120,52 @@ def _files(place: Storage) -> list[tuple[Storage, Callable[[Storage], Iterator[C
 
 
 def _parquet(file: Storage) -> Iterator[Columns]:
-    import pyarrow
-    import pyarrow.parquet
+    """Episodes of a file, of whose rows some thousand are held at a time, and those of one."""
+    with contextlib.ExitStack() as opened:
+        with damage_of(file):
+            stored = pyarrow.parquet.ParquetFile(opened.enter_context(file.open()))
+        names = stored.schema_arrow.names
+        for name in ("episode", *REQUIRED):
+            if name not in names:
+                raise ValueError(
+                    f"'{file}' has no column '{name}', but must; it has {names}: see `odac record`."
+                )
+        known = [n for n in names if n in (*COLUMNS, ACTIONS, "episode", "terminated")]
+        batches = stored.iter_batches(ROWS_AT_A_TIME, columns=known)
+        held: list[Any] = []  # rows of the episode that the next batch may go on with
+        while True:
+            with damage_of(file):
+                batch = next(batches, None)
+            if batch is None:
+                break
+            table = pyarrow.Table.from_batches([*held, batch])
+            numbers = table["episode"].to_numpy()
+            starts = [0, *(np.flatnonzero(numbers[1:] != numbers[:-1]) + 1).tolist()]
+            if len(starts) > 1:
+                yield from _cut(table, starts)
+            held = table.slice(starts[-1]).to_batches()
+        if held:
+            table = pyarrow.Table.from_batches(held)
+            yield from _cut(table, [0, len(table)])
 
-    try:
-        table = pyarrow.parquet.read_table(file.path, filesystem=file.filesystem)
-    except (OSError, pyarrow.ArrowException) as error:
-        raise ValueError(f"'{file}' is damaged: {' '.join(str(error).split())}") from None
-    if "episode" not in table.column_names:
-        raise ValueError(f"'{file}' has no column 'episode', but must; see `odac record`.")
-    numbers = table["episode"].to_numpy()
-    if not len(numbers):
-        return
-    columns = {n: _matrix(file, n, table[n]) for n in table.column_names if n != "episode"}
-    starts = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(numbers)]
+
+def _cut(table: Any, starts: list[int]) -> Iterator[Columns]:
+    """Episodes of consecutive rows; the last row of each has no action."""
+    names = [name for name in table.column_names if name != "episode"]
+    columns = {name: _matrix(table[name].slice(0, starts[-1])) for name in names}
     for start, end in itertools.pairwise(starts):
-        # The last row of an episode has no action.
         yield {name: rows[start : end - (name == ACTIONS)] for name, rows in columns.items()}
 
 
-def _matrix(file: Storage, name: str, column: Any) -> Any:
-    """(N, W) numbers in the rows of a column of lists; (N, 1) in one of numbers."""
-    lists = column.combine_chunks()
-    values = lists.flatten() if hasattr(lists, "flatten") else lists
-    try:
-        return values.to_numpy(zero_copy_only=False).reshape(len(lists), -1)
-    except ValueError:
-        raise ValueError(f"'{file}': {name} must have as many numbers in each row.") from None
-
-
-def _npz(file: Storage) -> Iterator[Columns]:
-    try:
-        with file.open() as stream, np.load(stream, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(f"'{file}' is damaged: {' '.join(str(error).split())}") from None
-    if "header" in arrays:
-        with file.open() as stream:
-            yield from _replay(read_arrays(stream, f"'{file}'")[1])
-    elif "terminals" in arrays:
-        yield from _ogbench(file, arrays)
-    else:
-        plural = {"observations": "observation", "action": "actions"}
-        yield {plural.get(name, name): values for name, values in arrays.items()}
-
-
-def _replay(arrays: dict[str, Any]) -> Iterator[Columns]:
-    columns = {name: arrays[name] for name in (*COLUMNS, ACTIONS)}
-    for episode in cut_episodes(columns, arrays["episodes"].tolist()):
-        rows = {name: getattr(episode, name) for name in columns}
-        yield rows | {"terminated": episode.terminated, "is_unit": True}
-
-
-def _ogbench(file: Storage, arrays: dict[str, Any]) -> Iterator[Columns]:
-    """Episodes one after the other; the last row of each has no next state."""
-    rows = {name: arrays[name] for name in ("observations", "actions") if name in arrays}
-    count = len(arrays["terminals"])
-    for name, values in rows.items():
-        if len(values) != count:
-            raise ValueError(
-                f"'{file}': {name} has {len(values)} rows, but must have {count} as terminals."
-            )
-    start = 0
-    for end in (np.flatnonzero(arrays["terminals"]) + 1).tolist():
-        observations, actions = rows.get("observations"), rows.get("actions")
-        yield {
-            "observation": None if observations is None else observations[start:end],
-            "actions": None if actions is None else actions[start : end - 1],
-        }
-        start = end
-    if start < count:
-        raise ValueError(
-            f"'{file}': terminals ends with {count - start} rows of an episode without an end."
-        )
+def _matrix(column: Any) -> Any:
+    """(N, W) numbers in the rows of a column of lists, as lists where their lengths differ."""
+    rows = column.combine_chunks()
+    if not hasattr(rows, "flatten"):
+        return rows.to_numpy(zero_copy_only=False)
+    lengths = pyarrow.compute.list_value_length(rows).to_numpy(zero_copy_only=False)
+    if (lengths != lengths[:1]).any():
+        return rows.to_pylist()
+    return rows.flatten().to_numpy(zero_copy_only=False).reshape(len(rows), -1)
 
 
 def _minari(file: Storage) -> Iterator[Columns]:
@@ -176,15 +177,14 @@ def _minari(file: Storage) -> Iterator[Columns]:
         ) from None
     try:
         with file.open() as stream, h5py.File(stream, "r") as stored:
-            names = sorted(stored, key=lambda name: int(name.rpartition("_")[2]))
-            for name in names:
+            names = [name for name in stored if name.startswith("episode_")]
+            for name in sorted(names, key=lambda name: int(name.rpartition("_")[2])):
                 group = stored[name]
-                observations = group["observations"]
-                is_dict = hasattr(observations, "keys")
-                columns = {key: observations[key][()] for key in observations} if is_dict else {}
-                if not is_dict:
-                    columns["observation"] = observations[()]
+                states = group.get("observations", {})
+                fields = states if hasattr(states, "items") else {"observation": states}
+                fields = {**fields, ACTIONS: group.get(ACTIONS)}
+                columns = {n: rows[()] for n, rows in fields.items() if hasattr(rows, "shape")}
                 ended = group["terminations"][()] if "terminations" in group else False
-                yield columns | {"actions": group["actions"][()], "terminated": ended}
-    except (OSError, KeyError) as error:
+                yield columns | {"terminated": ended}
+    except (OSError, KeyError, RuntimeError) as error:
         raise ValueError(f"'{file}' is damaged: {' '.join(str(error).split())}") from None

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rllib_odac.replay.episodes import GoalEpisode
 
-BLOCK_ROWS = 65_536  # about as many states as a block holds, so that it is small beside a replay
+BLOCK_ROWS = 65_536  # as many states as a block holds, or an eighth of the replay if that is less
 
 
 class Block(NamedTuple):
@@ -49,7 +49,7 @@ def in_blocks(episodes: Iterable[GoalEpisode], capacity: int) -> Iterator[list[G
                 f"An episode of {steps} steps does not fit in a replay with capacity "
                 f"{capacity}, which must be at least {steps + 1}."
             )
-        if group and rows + steps + 1 > min(capacity, BLOCK_ROWS):
+        if group and rows + steps + 1 > min(capacity // 8, BLOCK_ROWS):
             yield group
             group, rows = [], 0
         group.append(episode)

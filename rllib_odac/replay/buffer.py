@@ -21,7 +21,7 @@ from rllib_odac.replay.blocks import Block, in_blocks, pack, write
 from rllib_odac.replay.episodes import Array, GoalEpisode, cut_episodes
 from rllib_odac.replay.file import read_arrays, write_arrays
 from rllib_odac.replay.logged_share import drawn_numbers
-from rllib_odac.replay.relabelling import RelabelStrategy, validate_relabelling
+from rllib_odac.replay.relabelling import RelabelStrategy, first_false, validate_relabelling
 from rllib_odac.replay.transitions import Transitions
 
 
@@ -126,6 +126,11 @@ class GoalReplay:
         return self._num_transitions
 
     @property
+    def num_added(self) -> int:
+        """Number of transitions that have come in since it was empty, those that left included."""
+        return self._next_entry
+
+    @property
     def num_episodes(self) -> int:
         """Number of episodes held."""
         return len(self._episodes)
@@ -216,7 +221,7 @@ class GoalReplay:
             is_trivial = relabelled & (way.norm(dim=-1) < reached_distance)
             # Every other row is left as it came: that a reached goal has to be kept is learned too.
             is_drawn_again = torch.arange(batch_size, device=self.device) % 2 == 0
-            chosen = _first_false(is_trivial.view(self.candidates, batch_size) & is_drawn_again)
+            chosen = first_false(is_trivial.view(self.candidates, batch_size) & is_drawn_again)
             columns = (entry, row, first, last, goal_row, relabelled)
             entry, row, first, last, goal_row, relabelled = (values[chosen] for values in columns)
 
@@ -340,6 +345,13 @@ class GoalReplay:
         """Copies of the episodes held, oldest first."""
         return list(cut_episodes(self._columns_in_order(), self._episodes))
 
+    def goals_of_episodes(self) -> tuple[Tensor, Tensor]:
+        """Goals (E, G) at the beginning of episodes, and achieved ones at their end, in memory."""
+        starts = np.cumsum([0, *(steps + 1 for steps, _ in self._episodes)])
+        rows = torch.from_numpy(starts + self._head - self._num_states).to(self.device)
+        desired = self._columns["desired_goal"][rows[:-1] % self.capacity]
+        return desired.cpu(), self._achieved(rows[1:] - 1).cpu()
+
     def write(self, stream: Any) -> None:
         """Writes episodes and random state to a binary stream, front to back, as a `file`."""
         arrays = self._columns_in_order()
@@ -375,10 +387,3 @@ class GoalReplay:
         self._tell_device()
         if header["generator_device"] == self.device.type:
             self.generator.set_state(torch.from_numpy(arrays["generator"].copy()))
-
-
-def _first_false(flags: Tensor) -> Tensor:
-    """(B,) where each column of the flattened (C, B) flags has its first False, or else its end."""
-    count, width = flags.shape
-    leading = flags.long().cumprod(0).sum(0).clamp_max(count - 1)
-    return leading * width + torch.arange(width, device=flags.device)

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import TypeVar
 
+import torch
+from torch import Tensor
+
 from rllib_odac.settings import shown
 
 _Name = TypeVar("_Name", bound=StrEnum)
@@ -51,3 +54,10 @@ def validate_mixture(
     if not math.isclose(total, 1.0, abs_tol=1e-6):
         raise ValueError(f"{setting} has probabilities that sum to {total:g}, but must sum to 1.")
     return {names(name): float(probability) for name, probability in mixture.items()}
+
+
+def first_false(flags: Tensor) -> Tensor:
+    """(B,) where each column of the flattened (C, B) flags has its first False, or else its end."""
+    count, width = flags.shape
+    leading = flags.long().cumprod(0).sum(0).clamp_max(count - 1)
+    return leading * width + torch.arange(width, device=flags.device)

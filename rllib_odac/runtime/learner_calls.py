@@ -258,8 +258,9 @@ def _update(
     """Runs on a learner. Its error is returned: raised, it would end as a silent restart."""
     start = time.perf_counter()
     mine = shards[learner._learner_index]
-    before = learner.num_transitions
     try:
+        learner.refresh_replay(num_updates)
+        before = learner.replay.num_added
         metrics = learner.update(
             episodes=[episode for batch in mine if isinstance(batch, list) for episode in batch],
             episodes_refs=[batch for batch in mine if isinstance(batch, ray.ObjectRef)],
@@ -275,7 +276,7 @@ def _update(
     return LearnerResult(
         metrics=metrics,
         replay_transitions=len(learner.replay),
-        transitions=learner.num_transitions - before,
+        transitions=learner.replay.num_added - before,
         exploration_goals=goals,
         weights=weights,
         seconds=time.perf_counter() - start,

@@ -25,6 +25,7 @@ from ray.rllib.utils.metrics import (
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from rllib_odac.data.load import load_log
+from rllib_odac.data.window import Log
 from rllib_odac.env_runner import GoalEnvRunner
 from rllib_odac.learner import UPDATES_PER_DRAW
 from rllib_odac.runtime.arrivals import Arrivals
@@ -100,6 +101,7 @@ class Training:
         self._learning_since = (0, 0)
         self._awaits_log = config.data is not None  # unless a restore brings the replay
         self._log_is_known = False  # whether input statistics have it already
+        self._seed = int(np.random.SeedSequence(config.seed).generate_state(1)[0])
         self._last_step: float = math.inf  # environment steps after which no more are asked for
         self._shards: list[list[Any]] = []  # episodes for each learner's replay
         self._transitions = 0  # in them
@@ -385,14 +387,11 @@ class Training:
         """Fills the replays from the log, so that learning begins with the next step."""
         config = self._config
         assert config.data is not None
+        capacity, num_learners = config.replay_capacity, len(self._shards)
+        log = Log(config.data, config.data_goal, config.actions, capacity, num_learners)
+        seed = (self._seed, self.updates) if config.offline else None
         with self.calls.supervision.waiting("load data"):
-            loaded = load_log(
-                self._learners,
-                config.data,
-                config.data_goal,
-                config.actions,
-                is_known=self._log_is_known,
-            )
+            loaded = load_log(self._learners, log, seed, self._log_is_known)
         self._replay_ready = loaded > 0
         self._learning_since = (self.env_steps - config.num_steps_before_learning, self.updates)
         self._awaits_log = False

@@ -49,7 +49,7 @@ def train_on(algorithm):
 def check_accounts(algorithm):
     """Every step that was counted is in a replay, in an open episode, or entered as lost."""
     algorithm.drain()
-    taken = algorithm.learner_group.foreach_learner(lambda learner: learner.num_transitions)
+    taken = algorithm.learner_group.foreach_learner(lambda learner: learner.replay.num_added)
     replayed = sum(each.get() for each in taken)
     losses = algorithm.fault_counters
     lost = losses.env_steps_lost + losses.env_steps_dropped

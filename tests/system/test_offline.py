@@ -116,3 +116,15 @@ def test_from_a_log_on_to_the_environment(ray_cluster, log, tmp_path):
     wide = RunSpec(**{**vars(online), "settings": {**small, "hidden": [8]}})
     with pytest.raises(ValueError, match=r"has networks\.policy\.net\.0\.weight of shape"):
         Run(wide, tmp_path / "wide").train()
+
+
+def test_episodes_of_one_step_without_goals_are_enough(ray_cluster, tmp_path):
+    for number in range(4):
+        rows = np.random.default_rng(number).uniform(-1, 1, size=(2, 3))
+        np.savez(tmp_path / f"{number}.npz", observation=rows, actions=rows[:1])
+    config = ODACConfig().offline_data(input_=str(tmp_path)).training(**SMALL)
+    algorithm = config.reporting(min_sample_timesteps_per_iteration=16).build_algo()
+    algorithm.train()
+    assert algorithm.updates == 16
+    assert len(algorithm.learner_group._learner.replay) == 4
+    algorithm.stop()

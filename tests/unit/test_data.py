@@ -218,7 +218,7 @@ def test_what_is_no_data_is_said(tmp_path, rng):
         tmp_path / "c.npz", r"data_goal is \[7\], but must be coordinates of observation", goal=[7]
     )
     (tmp_path / "p").mkdir()
-    table = pyarrow.table({"episode": pyarrow.array([], pyarrow.int64())})
+    table = pyarrow.table({"episode": [], "observation": [], "actions": []})
     pyarrow.parquet.write_table(table, tmp_path / "p" / "empty.parquet")
     check(tmp_path / "p", "p' holds no episode")
     (tmp_path / "p" / "empty.parquet").write_bytes(b"PAR1 and nothing")

@@ -118,7 +118,7 @@ def test_updates_go_on_from_a_checkpoint_of_either_executor(executor):
     loaded.replay.generator.set_state(saved.replay.generator.get_state())
     for learner in (saved, loaded):
         learner.replay.clear()
-        learner.add_episodes([episode(3)], is_known=True)
+        learner.store([episode(3)])
         for _ in range(4):
             learner.update(num_updates=16)
     expected = saved.networks.state_dict()
