@@ -83,7 +83,7 @@ def study(
 
 
 def compare(
-    directories: Annotated[list[Path], typer.Argument(help="Runs, and results of studies.")],
+    directories: Annotated[list[Path], typer.Argument(help="Runs, sweeps and results of studies.")],
     metric: Annotated[
         str, typer.Option(help="success_rate, final_distance or normalized_distance.")
     ] = "success_rate",
@@ -104,7 +104,7 @@ def compare(
     ] = "text",
     debug: Debug = False,
 ) -> None:
-    """Compare runs, and the methods of studies: tables, intervals and pictures."""
+    """Compare runs, those of sweeps, and the methods of studies: tables, intervals and pictures."""
     with errors_in_one_sentence(debug), quiet_libraries(debug):
         from rllib_odac.evaluation.compare import Comparison, read_studies
         from rllib_odac.evaluation.comparison_files import format_comparison, write_comparison

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from rllib_odac.evaluation.compare_runs import is_run, read_curve, read_runs
+from rllib_odac.evaluation.compare_runs import is_run, is_sweep, read_curve, read_runs
 from rllib_odac.evaluation.statistics import (
     Array,
     bootstrap_interval,
@@ -54,15 +54,16 @@ class StudiesRead:
 
 
 def read_studies(directories: Sequence[str | os.PathLike[str]]) -> StudiesRead:
-    """Reads the results of studies and runs; labels and the like are the first study's.
+    """Reads the results of studies, runs and sweeps; labels and the like are the first study's.
 
     Raises:
         ValueError: If a directory holds no results, or two hold the same run.
     """
     places = [Path(directory) for directory in directories]
-    own, curves = read_runs([place for place in places if is_run(place)])
+    no_studies = [place for place in places if is_run(place) or is_sweep(place)]
+    own, curves = read_runs(no_studies)
     parts, studies = ([own] if len(own) else []), []
-    for directory in (place for place in places if not is_run(place)):
+    for directory in (place for place in places if place not in no_studies):
         try:
             studies.append(json.loads((directory / "study.json").read_text()))
             rows = pd.read_csv(
@@ -74,7 +75,7 @@ def read_studies(directories: Sequence[str | os.PathLike[str]]) -> StudiesRead:
             )
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"'{directory}' holds no run and no results of a study: {error}."
+                f"'{directory}' holds no run, no sweep and no results of a study: {error}."
             ) from None
         for task, method, seed in zip(rows["task"], rows["method"], rows["seed"], strict=True):
             name = f"{task}-{method}-{seed}"

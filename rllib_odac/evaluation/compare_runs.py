@@ -1,4 +1,4 @@
-"""Runs as rows of a comparison, beside those of studies."""
+"""Runs, and trials of sweeps, as rows of a comparison, beside those of studies."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from rllib_odac.declarations import shown
+from rllib_odac.metrics import FIGURES
 
 
 @dataclass
@@ -32,6 +33,11 @@ def is_run(directory: Path) -> bool:
     return (directory / "config.json").is_file()
 
 
+def is_sweep(directory: Path) -> bool:
+    """Whether it is the directory of a sweep."""
+    return (directory / "sweep.json").is_file()
+
+
 def read_curve(path: Path) -> pd.DataFrame:
     """Rows of progress that have figures.
 
@@ -48,12 +54,15 @@ def read_runs(
 ) -> tuple[pd.DataFrame, dict[tuple[str, str, int], pd.DataFrame]]:
     """Rows and curves of finished runs, by environment, method and seed.
 
-    Runs of one objective whose settings differ are different methods, called by what differs.
+    Those of a sweep are its trials that came to their end. Runs of one objective whose settings
+    differ are different methods, called by what differs.
 
     Raises:
         ValueError: If a run has not finished or cannot be read, or two are the same.
     """
-    runs = [_read(directory) for directory in directories]
+    runs: list[_Run] = []
+    for directory in directories:
+        runs += _read_sweep(directory) if is_sweep(directory) else [_read(directory)]
     rows, curves = [], {}
     for run in runs:
         alike = [
@@ -87,6 +96,39 @@ def _read(directory: Path) -> _Run:
             "--resume"
         ) from None
     return _Run(directory, config, summary, curve)
+
+
+def _read_sweep(directory: Path) -> list[_Run]:
+    try:
+        asked = json.loads((directory / "sweep.json").read_text())
+        trials = pd.read_csv(directory / "results" / "results.csv", float_precision="round_trip")
+    except (OSError, ValueError):
+        raise ValueError(
+            f"The sweep in '{directory}' has no results yet; go on with: odac sweep --resume"
+        ) from None
+    base, space = asked["study"]["base"], asked["study"]["space"]
+    runs = []
+    for trial in trials[trials["status"] == "finished"].to_dict("records"):
+        place = directory / f"trial_{trial['trial']}"
+        drawn = {name: _plain(trial[name]) for name in space}
+        config = base | asked["resources"] | {"seed": trial["seed"]}
+        config["settings"] = base["settings"] | drawn
+        summary = {name: base[name] for name in ("env", "objective")} | {"wall_s": trial["seconds"]}
+        summary |= {name: trial[name] for name in ("env_steps", "updates", *FIGURES)}
+        try:
+            curve = read_curve(place / "progress.csv")
+        except (OSError, ValueError) as error:
+            raise ValueError(f"The trial in '{place}' cannot be read: {error}.") from None
+        curve = curve.rename(columns={"time_total_s": "wall_s"})
+        runs.append(_Run(place, config, summary, curve))
+    if not runs:
+        raise ValueError(f"The sweep in '{directory}' has no trial that came to its end.")
+    return runs
+
+
+def _plain(value: Any) -> Any:
+    """A hyper-parameter as settings have it: lists and words are texts in a table."""
+    return json.loads(value) if isinstance(value, str) else value
 
 
 def _method(run: _Run, alike: Sequence[Mapping[str, Any]]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,10 @@ from rllib_odac.evaluation.comparison_files import format_comparison, write_comp
 from rllib_odac.experiments.spec import RunSpec
 from rllib_odac.experiments.study import Study
 from rllib_odac.experiments.study_results import StudyResults
+from rllib_odac.experiments.sweeps.results import SweepResults
+from rllib_odac.experiments.sweeps.space import read_space
+from rllib_odac.experiments.sweeps.spec import SweepSpec
+from rllib_odac.experiments.sweeps.sweep import Sweep
 from rllib_odac.files import write_json
 from tests.unit.test_study import BOX, SUMMARY
 
@@ -171,7 +176,7 @@ def test_bad_arguments(studies, arguments, sentence):
 
 
 def test_bad_directories(tmp_path):
-    with pytest.raises(ValueError, match="holds no run and no results of a study"):
+    with pytest.raises(ValueError, match="holds no run, no sweep and no results of a study"):
         read_studies([tmp_path / "nowhere"])
     out = make_study(tmp_path / "study")
     (out / "curves" / "box-odac-0.csv").unlink()
@@ -220,3 +225,55 @@ def test_runs_stand_beside_a_study(tmp_path):
     assert set(read.rows["task"]) == {"box", "odac/Box2D-v0"}
     write_comparison(Comparison(read, "success_rate", 0.9, None), tmp_path / "out")
     assert (tmp_path / "out" / "compare.png").exists()
+
+
+def make_sweep(storage):
+    """The folder of a sweep of three trials, one of which was stopped early."""
+    base = RunSpec("odac/Box2D-v0", steps=2000, settings={"tau": 0.05})
+    space = read_space({"lr": {"log_uniform": [1e-4, 1e-2]}, "hidden": {"choice": [[8], [16]]}})
+    sweep = Sweep(SweepSpec(base, space), name="one", storage=str(storage), trials=3)
+    grid = []
+    for number, (lr, hidden, end) in enumerate([(1e-3, (8,), 0.5), (2e-3, [16], 1.0), (1, [8], 0)]):
+        figures = {"success_rate": end, "final_distance": 1 - end, "normalized_distance": 100}
+        place = storage / "one" / f"trial_{number}"
+        place.mkdir(parents=True)
+        steps = {"env_steps": [1000, 2000], "updates": [0, 500], "time_total_s": [1.5, 3.0]}
+        curve = pd.DataFrame(steps | {"success_rate": [0.0, end]})
+        curve.to_csv(place / "progress.csv", index=False)
+        metrics = {"trial_id": str(number), "finished": lr < 1, "env_steps": 2000, "updates": 500}
+        metrics |= figures | {"time_total_s": 3.0}
+        config = {"seed": 0, "lr": lr, "hidden": hidden}
+        grid.append(
+            SimpleNamespace(
+                metrics=metrics,
+                config=config,
+                error=None,
+                path=str(place),
+                checkpoint=None,
+                metrics_dataframe=None,
+            )
+        )
+    write_json(storage / "one" / "sweep.json", sweep.to_json())
+    (storage / "one" / "results").mkdir()
+    SweepResults.of(grid, sweep).write(storage / "one" / "results")
+    return storage / "one"
+
+
+def test_runs_of_a_sweep_stand_beside_other_runs_and_a_study(tmp_path):
+    sweep = make_sweep(tmp_path)
+    mine = make_run(tmp_path / "mine", 0, tau=0.05, lr=0.004, hidden=[8])
+    study = make_study(tmp_path / "study", tasks=("box",), methods=("odac",))
+    read = read_studies([study, sweep, mine])
+    assert set(read.rows["method"]) == {
+        "odac",
+        "odac lr=0.001 hidden=[8]",
+        "odac lr=0.002 hidden=[16]",
+        "odac lr=0.004 hidden=[8]",
+    }
+    best = "odac/Box2D-v0", "odac lr=0.002 hidden=[16]"
+    assert read.curves[*best, 0]["wall_s"].tolist() == [1.5, 3.0]
+    rows = Comparison(read, "success_rate", 0.9, None).tasks.set_index(["task", "method"])
+    assert rows.loc[best, "mean"] == 1.0
+    (sweep / "results" / "results.csv").unlink()
+    with pytest.raises(ValueError, match="one' has no results yet; go on with: odac sweep --resum"):
+        read_studies([sweep])
