@@ -2,7 +2,8 @@
 
     python docs/figures.py
 
-A table stands between the comments `<!-- table: NAME -->` and `<!-- end -->`.
+A table stands between the comments `<!-- table: NAME -->` and `<!-- end -->`. `--pictures` draws
+the first moment of each tuned task as well, which needs MuJoCo.
 """
 
 from __future__ import annotations
@@ -12,21 +13,48 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
+from PIL import Image
 
+from rllib_odac import make_env
 from rllib_odac.evaluation.compare import Comparison, read_studies
 from rllib_odac.evaluation.comparison_files import format_comparison
 from rllib_odac.evaluation.comparison_picture import plot_comparison
+from rllib_odac.tuned import DIRECTORY
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = ("README.md", "docs/results.md", "docs/architecture.md", "docs/performance.md")
+PAGES = (
+    "README.md",
+    "docs/results.md",
+    "docs/architecture.md",
+    "docs/performance.md",
+    "docs/tuned.md",
+)
 # Of each chart: the results that it shows, and the column of progress that its curves do.
 CHARTS = {
     "paper_comparison": ("paper_comparison", "success_rate"),
     "paper_ablation": ("paper_ablation", "success_rate"),
     "uniform_tail": ("version_0_1/uniform_tail", "unreached_value"),
 }
+# Of each tuned task: its name, and the curves of its seeds or the rows of small tasks, if any.
+STUDIES = "paper_comparison/curves/{}-odac-*.csv"
+OLD_STUDIES = f"version_0_1/{STUDIES}"
+TUNED = {
+    "fetch_reach": ("Fetch Reach", "swept_fetch_reach/curves/{}-lr-*.csv"),
+    "fetch_push": ("Fetch Push", STUDIES),
+    "box2d": ("Box 2D", OLD_STUDIES),
+    "grid_world": ("Four rooms", "discrete.csv: GridWorld"),
+    "bit_flip": ("Sixteen bits", "discrete.csv: BitFlip"),
+    "sawyer_window": ("Sawyer Window", OLD_STUDIES),
+    "sawyer_faucet": ("Sawyer Faucet", OLD_STUDIES),
+    "sawyer_push": ("Sawyer Push", None),
+    "metaworld_push": ("Meta-World Push", OLD_STUDIES),
+    "ant": ("Ant", OLD_STUDIES),
+}
+PICTURE_WIDTH = 240  # pixels
 TASKS = {
     "box2d": "Box 2D",
     "fetch_reach": "Fetch Reach",
@@ -84,6 +112,53 @@ def feeding_table() -> str:
     return _markdown(lines)
 
 
+def tuned_curves(name: str) -> list[pd.DataFrame]:
+    """Progress of each seed of a tuned task; none if none was recorded."""
+    source = TUNED[name][1]
+    if source is None:
+        return []
+    file, _, task = source.format(name).partition(": ")
+    if not task:
+        return [pd.read_csv(path) for path in sorted(RESULTS.glob(file))]
+    rows = pd.read_csv(RESULTS / file).rename(columns={"train_s": "wall_s"})
+    return [seed for _, seed in rows[rows["task"] == task].groupby("seed")]
+
+
+def tuned_tasks() -> str:
+    """A section for each tuned task."""
+    return "\n\n".join(tuned_task(name) for name in TUNED)
+
+
+def tuned_task(name: str) -> str:
+    """A section: pictures, the command, what came of it, and the settings."""
+    title, source = TUNED[name]
+    fields = json.loads((DIRECTORY / f"{name}.json").read_text())
+    settings = [f"`{key}={json.dumps(value)}`" for key, value in fields["settings"].items()]
+    parts = [
+        f"## {title}",
+        f"![The task](images/task_{name}.png)",
+        "<!-- not run: it trains -->",
+        f"```bash\nodac train {fields['env']}\n```",
+    ]
+    if curves := tuned_curves(name):
+        ends = [100 * curve["success_rate"].dropna().iloc[-1] for curve in curves]
+        minutes = [curve["wall_s"].iloc[-1] / 60 for curve in curves]
+        parts[2:2] = [f"![Success over steps](images/tuned_{name}.png)"]
+        file, _, task = source.format(name).partition(": ")
+        parts += [
+            f"Success after {curves[0]['env_steps'].max():,} steps: "
+            f"{', '.join(f'{end:.0f}' for end in ends)} % "
+            f"({f'{len(ends)} seeds' if len(ends) > 1 else 'one seed'}); "
+            f"{_range(minutes)} minutes on a busy core. Rows: `benchmarks/results/{file}`"
+            + (f", {task}" if task else "")
+            + (", of version 0.1." if source == OLD_STUDIES else ".")
+        ]
+    else:
+        parts.append("No training of it has been recorded.")
+    parts.append(f"Settings besides the defaults: {', '.join(settings)}.")
+    return "\n\n".join(parts).replace("it trains -->\n\n", "it trains -->\n")
+
+
 def tables() -> dict[str, str]:
     """Every table, by the name that its comment has."""
     return {
@@ -91,6 +166,7 @@ def tables() -> dict[str, str]:
         "comparison": task_table("paper_comparison"),
         "ablation": task_table("paper_ablation"),
         "distance of the ablation": task_table("paper_ablation", "normalized_distance"),
+        "tuned tasks": tuned_tasks(),
         "comparison of version 0.1": task_table("version_0_1/paper_comparison"),
         "feeding": feeding_table(),
     }
@@ -111,13 +187,42 @@ def draw(directory: Path) -> list[Path]:
     directory.mkdir(parents=True, exist_ok=True)
     for name, (results, curve) in CHARTS.items():
         plot_comparison(comparison(results, curve=curve), directory / f"{name}.png")
-    return [directory / f"{name}.png" for name in CHARTS]
+    tuned = [name for name in TUNED if tuned_curves(name)]
+    for name in tuned:
+        draw_tuned(name, directory / f"tuned_{name}.png")
+    return [directory / f"{name}.png" for name in (*CHARTS, *(f"tuned_{n}" for n in tuned))]
+
+
+def draw_tuned(name: str, path: Path) -> None:
+    """Draws the success of each seed of a tuned task over environment steps."""
+    figure = Figure(figsize=(3.6, 2.4), layout="constrained")
+    axes = figure.subplots()
+    for curve in tuned_curves(name):
+        evaluated = curve.dropna(subset=["success_rate"])
+        axes.plot(evaluated["env_steps"] / 1000, 100 * evaluated["success_rate"], linewidth=1.5)
+    axes.set(xlabel="thousand steps", ylabel="success (%)", ylim=(-4, 104), xlim=(0, None))
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=100)
+
+
+def draw_pictures(directory: Path) -> None:
+    """Draws the first moment of an episode of each tuned task."""
+    for name in TUNED:
+        env = make_env(json.loads((DIRECTORY / f"{name}.json").read_text())["env"], "rgb_array")
+        env.reset(seed=0)
+        picture = Image.fromarray(np.asarray(env.render()))
+        env.close()
+        height = round(PICTURE_WIDTH * picture.height / picture.width)
+        small = picture.resize((PICTURE_WIDTH, height), Image.Resampling.LANCZOS)
+        small.save(directory / f"task_{name}.png", optimize=True)
 
 
 def main() -> None:
     """Writes charts and tables to where they belong."""
     for path in draw(ROOT / "docs" / "images"):
         print(path, file=sys.stderr)
+    if "--pictures" in sys.argv:
+        draw_pictures(ROOT / "docs" / "images")
     for page in PAGES:
         path = ROOT / page
         path.write_text(with_tables(path.read_text()))
@@ -126,6 +231,11 @@ def main() -> None:
 def _cell(mean: float, std: float, seeds: int) -> str:
     spread = f" ± {100 * std:.0f}" if seeds > 1 else ""
     return f"{100 * mean:.0f}{spread} ({seeds})"
+
+
+def _range(values: list[float]) -> str:
+    low, high = (f"{end(values):.1f}" for end in (min, max))
+    return low if low == high else f"{low} to {high}"
 
 
 def _markdown(lines: list[list[str]]) -> str:

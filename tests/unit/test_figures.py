@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 
 import numpy as np
@@ -34,3 +35,11 @@ def test_charts_are_those_of_the_rows(figures, tmp_path):
         assert drawn.shape == committed.shape, f"{path.name}: run python docs/figures.py"
         # Other versions of the libraries below draw edges a little differently.
         assert np.abs(drawn - committed).mean() < 0.005, f"{path.name}: run docs/figures.py"
+
+
+def test_every_tuned_task_has_its_section_and_pictures(figures):
+    from rllib_odac.tuned import DIRECTORY
+
+    assert set(figures.TUNED) == {path.stem for path in DIRECTORY.glob("*.json")}
+    for name in re.findall(r"\]\((images/.+?)\)", (ROOT / "docs" / "tuned.md").read_text()):
+        assert imread(ROOT / "docs" / name).std() > 0.01, name  # not one colour
