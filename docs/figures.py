@@ -159,6 +159,21 @@ def tuned_task(name: str) -> str:
     return "\n\n".join(parts).replace("it trains -->\n\n", "it trains -->\n")
 
 
+def vectorised_table() -> str:
+    """Steps per second of CPU time, a row for each arrangement and a column for each task."""
+    rows = pd.read_csv(RESULTS / "vectorised.csv")
+    keys = ["env", "num_envs"]
+    medians = rows.groupby([*keys, "what"], sort=False)["steps_per_cpu_s"].median()
+    columns = list(dict.fromkeys(zip(rows["env"], rows["num_envs"], strict=True)))
+    lines = [["", *(f"{ENVS[env_id]}, {count:,}" for env_id, count in columns)]]
+    for what in rows["what"].unique():
+        found = (medians.get((*column, what)) for column in columns)
+        lines.append([what, *("–" if each is None else f"{each:,.0f}" for each in found)])
+    shares = (rows.groupby(keys)["physics"].median()[column] for column in columns)
+    lines.append(["share of `mj_step`", *(f"{share:.0%}" if share else "–" for share in shares)])
+    return _markdown(lines)
+
+
 def tables() -> dict[str, str]:
     """Every table, by the name that its comment has."""
     return {
@@ -169,6 +184,7 @@ def tables() -> dict[str, str]:
         "tuned tasks": tuned_tasks(),
         "comparison of version 0.1": task_table("version_0_1/paper_comparison"),
         "feeding": feeding_table(),
+        "vectorised": vectorised_table(),
     }
 
 
