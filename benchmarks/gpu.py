@@ -10,6 +10,8 @@ FetchPush's shapes, made-up transitions, the networks of the defaults, batches o
   update as a bare loop over batches that lie ready, on a GPU this loop compiled, and SAC + HER of
   Stable-Baselines3. They take turns; products are TF32 for all but Stable-Baselines3 on a GPU.
 - `operations`: dispatched in an update, sampling included, views left out, and tensors allocated.
+- `fused`: what is left of an update's networks, target, losses and of their backward pass when they
+  are compiled, by Inductor's own count: calls of libraries and of functions that it made.
 - `launches`: calls by which the host starts work on the GPU, an update, by PyTorch's profiler.
 - `memory`: at most held on the GPU while a contestant is measured, those before it included.
 - `difference`: the largest of any parameter after 100 updates, in learning rates, between executors
@@ -42,6 +44,8 @@ from against_revision import revision_of
 from ray.rllib.core import DEFAULT_MODULE_ID
 from seconds_to_solve import solve_ours
 from throughput import HIDDEN, STEPS, BareODAC, make_episodes, make_sb3
+from torch._inductor import metrics as inductor
+from torch._inductor.utils import run_and_get_code
 from torch.utils._pytree import tree_map_only
 
 from rllib_odac import ODACConfig, make_env
@@ -153,15 +157,18 @@ def contestants(device: torch.device, size: int) -> dict[str, Callable[[], Call]
         model = make_sb3(make_env("FetchPush-v4"), make_episodes(10_000 // STEPS), str(device))
         return lambda count: model.train(count, size)
 
-    compiled = {"bare, compiled": lambda: bare(is_compiled=True)} if device.type == "cuda" else {}
-    return {
+    everyone = {
         "bare": lambda: bare(is_compiled=False),
-        **compiled,
+        "bare, compiled": lambda: bare(is_compiled=True),
         "eager": lambda: learner("eager"),
         "captured": lambda: learner("captured"),
         "captured, bfloat16": lambda: learner("captured", autocast="bfloat16"),
+        "captured, compiled": lambda: learner("captured", torch_compile_learner=True),
         "stable_baselines3": sb3,
     }
+    if device.type == "cuda":
+        return everyone
+    return {name: made for name, made in everyone.items() if "compiled" not in name}
 
 
 def finish(device: torch.device) -> None:
@@ -218,6 +225,17 @@ def count_operations(rows: Rows, device: torch.device) -> None:
             what = f"{objective}, host waits {len(reads.found)}"
             rows.add("operations", what, reads.operations, 256)
             rows.add("operations", f"{objective}, tensors allocated", reads.allocated, 256)
+
+
+def count_fused(rows: Rows, device: torch.device) -> None:
+    """Calls in a compiled update, both passes."""
+    inductor.reset()
+    _, modules = run_and_get_code(make_learner, device, 256, "eager", torch_compile_learner=True)
+    calls = sum(len(re.findall(r"extern_kernels\.\w+\(", module)) for module in modules)
+    fused = sum(len(re.findall(r"^ +(?:cpp|triton)_\w+\S*\(", each, re.M)) for each in modules)
+    rows.add("fused", "odac, calls of libraries", calls, 256)
+    rows.add("fused", "odac, calls of fused functions", fused, 256)
+    rows.add("fused", "odac, loops in these", inductor.generated_kernel_count, 256)
 
 
 def compare(rows: Rows, device: torch.device) -> None:
@@ -285,6 +303,8 @@ def main() -> None:
     rows = Rows(options.output / ("gpu.csv" if device.type == "cuda" else "gpu_cpu.csv"), device)
     with rows.part("operations"):
         count_operations(rows, device)
+    with rows.part("fused"):
+        count_fused(rows, device)
     with rows.part("difference"):
         compare(rows, device)
     if device.type == "cuda":  # learners set it for their own products, bare loops do not

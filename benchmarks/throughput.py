@@ -111,8 +111,6 @@ class BareODAC:
             next_q = self.target_critic(next_inputs, next_actions).amin(0)
             next_kl = losses.action_prior_kl(next_log_prob, next_actions)
             next_value = losses.soft_value(next_q, next_kl, self.kl_weight).clamp_max(self.v_max)
-            stay = self.dynamics.log_prob_of_staying(goal, to_goal)
-            next_value = torch.where(transitions.terminated, stay, next_value)
             log_prob_goal = self.dynamics.log_prob(
                 goal, batch.inputs.goal_offset - displacement, log_scale
             )

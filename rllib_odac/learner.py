@@ -183,7 +183,8 @@ class ODACTorchLearner(TorchLearner):
             self._set_goal_units()
         last = self.num_updates + num_updates
         while self.num_updates < last:
-            updated = self._executor(min(UPDATES_PER_DRAW, last - self.num_updates))
+            count = min(last - self.num_updates, UPDATES_PER_DRAW)
+            updated = self._executor(count, self.replay.has_terminal_states)
             self._guard.read()
         if num_updates:
             self._log_update(updated.batch, updated.update)

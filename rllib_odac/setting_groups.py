@@ -311,6 +311,9 @@ class RLlibSettings:
     max_episode_steps: int | None = setting(
         None, COUNT.or_none(), "time limit of episodes, for tasks without one of their own", "steps"
     )
+    torch_compile_learner: bool = setting(
+        False, SWITCH, "compile updates with torch.compile, which takes a minute and pays on a GPU"
+    )
     num_envs_per_env_runner: int = setting(10, COUNT, "environments of each env runner")
     rollout_fragment_length: int = setting(
         10, COUNT, "steps of each environment that one request asks for", "steps"

@@ -19,12 +19,13 @@ from tests.conftest import small_config
 STEPS = 20
 
 
-def episode(seed=0, steps=STEPS):
+def episode(seed=0, steps=STEPS, terminated=False):
     """Places in the plane with their goal, made up."""
     rng = np.random.default_rng(seed)
     places = rng.uniform(-3, 3, (steps + 1, 2)).astype(np.float32)
     goal = np.broadcast_to(rng.uniform(-3, 3, 2).astype(np.float32), places.shape)
-    return GoalEpisode(places, places, goal, rng.uniform(-1, 1, (steps, 2)).astype(np.float32))
+    actions = rng.uniform(-1, 1, (steps, 2)).astype(np.float32)
+    return GoalEpisode(places, places, goal, actions, terminated)
 
 
 def make_transitions(goal, **columns):

@@ -9,7 +9,7 @@ counters, the learning rate, the state of random generators.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 import torch
@@ -113,36 +113,43 @@ class Executor:
 
     def forget(self) -> None:
         """Records anew, as has to be when a tensor that lasts has been replaced by another."""
-        self._warm: set[int] = set()
-        self._graphs: dict[int, tuple[Graph, Updated]] = {}
+        self._warm: set[tuple[int, Hashable]] = set()
+        self._graphs: dict[tuple[int, Hashable], tuple[Graph, Updated]] = {}
 
     @property
     def num_graphs(self) -> int:
-        """How many are recorded: one for each number of updates."""
+        """How many are recorded: one for each number of updates and variant."""
         return len(self._graphs)
 
-    def __call__(self, count: int) -> Updated:
-        """Does `count` updates."""
+    def __call__(self, count: int, variant: Hashable = None) -> Updated:
+        """Does `count` updates.
+
+        Args:
+            count: Number of updates.
+            variant: What else decides which operations they are.
+        """
         if not self.is_captured:
             return self._work(count)
-        if count in self._graphs:
-            graph, result = self._graphs[count]
+        key = count, variant
+        if key in self._graphs:
+            graph, result = self._graphs[key]
             graph.replay()
             self._after_replay(result)
             return result
         if not self._is_watched:
             return self._on_stream(lambda: self._watched(count))
-        if count not in self._warm:
-            self._warm.add(count)
+        if key not in self._warm:
+            self._warm.add(key)
             return self._on_stream(lambda: self._work(count))
         graph = Recording() if self._stream is None else CudaGraph(self._generators, self._stream)
         # Without gradients' functions, which would tie the next pass to the stream of this one.
         result = graph.record(lambda: _detached(self._work(count)))
-        self._graphs[count] = graph, result
+        self._graphs[key] = graph, result
         return result
 
     def _watched(self, count: int) -> Updated:
-        with HostReads() as reads:
+        # Compiled code is not seen from below, and what is first called so would never be compiled.
+        with torch.compiler.set_stance("force_eager"), HostReads() as reads:
             result = self._work(count)
         self._is_watched = True
         if reads.found:

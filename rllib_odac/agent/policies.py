@@ -23,6 +23,11 @@ LOG_STD_RANGE = (-5.0, 2.0)
 LARGEST_ACTION = 0.999  # of whose inverse tanh a likelihood is taken: that of 1 is infinite
 
 
+def _log_slope(raw: Tensor) -> Tensor:
+    """log(1 − tanh²(u)) = 2 (log 2 − u − log(1 + e⁻²ᵘ)), without cancellation at large |u|."""
+    return 2 * (LOG_2 - raw - F.softplus(-2 * raw))
+
+
 class SquashedGaussianPolicy(nn.Module):
     """π(a | s, g): a Gaussian squashed by tanh into [−1, 1]^A (Haarnoja et al. 2018, appendix C).
 
@@ -68,9 +73,8 @@ class SquashedGaussianPolicy(nn.Module):
         """
         mean, log_std = self(inputs)
         raw = torch.addcmul(mean, log_std.exp(), noise)
-        # log(1 − tanh²(u)) = 2 log 2 − 2 log(eᵘ + e⁻ᵘ), without cancellation at large |u|
-        log_prob = 2 * torch.logaddexp(raw, -raw) - log_std - 0.5 * noise.square()
-        constant = 0.5 * math.log(2 * math.pi) + 2 * LOG_2
+        log_prob = -0.5 * noise.square() - log_std - _log_slope(raw)
+        constant = 0.5 * math.log(2 * math.pi)
         return torch.tanh(raw), log_prob.sum(-1) - noise.shape[-1] * constant
 
     def mixture(self, inputs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -89,10 +93,8 @@ class SquashedGaussianPolicy(nn.Module):
         mean, log_std = self(inputs)
         raw = torch.atanh(actions.clamp(-LARGEST_ACTION, LARGEST_ACTION))
         log_prob: Tensor = -0.5 * ((raw - mean) * torch.exp(-log_std)).square() - log_std
-        # log(1 − tanh²(u)) as in `sample`
-        log_prob = log_prob + 2 * torch.logaddexp(raw, -raw)
-        constant = 0.5 * math.log(2 * math.pi) + 2 * LOG_2
-        return torch.sum(log_prob, dim=-1) - actions.shape[-1] * constant
+        constant = 0.5 * math.log(2 * math.pi)
+        return torch.sum(log_prob - _log_slope(raw), dim=-1) - actions.shape[-1] * constant
 
     def kl_to(self, other: nn.Module, inputs: Tensor) -> Tensor:
         """(B,) KL(π ‖ other) for another of the same shape; the KL does not see the squashing."""

@@ -70,8 +70,8 @@ class Recording(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
     def record(self, work: Callable[[], Result]) -> Result:
-        """Does the work, and remembers it."""
-        with self:
+        """Does the work, and remembers it; nothing of it is compiled."""
+        with torch.compiler.set_stance("force_eager"), self:
             return work()
 
     @torch.no_grad()

@@ -90,11 +90,8 @@ def compute_update(networks: ActorCritic, objective: Objective, batch: Batch) ->
 
     # Networks. The policy makes two passes: in a common one the backward pass would go through both
     # halves, although only the actions at s have a gradient.
-    in_sample = ahead = None
-    if networks.rules.is_in_sample:
-        in_sample = in_sample_value(networks, batch, kl_weight)
-    else:
-        ahead = policy_ahead(networks, batch, kl_weight)
+    in_sample = in_sample_value(networks, batch, kl_weight) if networks.rules.is_in_sample else None
+    ahead = policy_ahead(networks, batch, kl_weight) if in_sample is None else None
     policy_q, policy_kl = policy_here(networks, batch)
     q_values = networks.critic(inputs.state_goal, transitions.actions)
     log_prob_next, log_prob_goal, log_scale = log_likelihoods(networks, inputs)
@@ -106,10 +103,10 @@ def compute_update(networks: ActorCritic, objective: Objective, batch: Batch) ->
 
     # Target: r + discount · V̂(s', g), reward and discount from the objective.
     with torch.no_grad():
-        next_value, kl_cost = torch.zeros(()), torch.zeros(())
-        if in_sample is not None:
-            next_value = in_sample.next_value
-        elif ahead is not None:
+        if ahead is None:
+            assert in_sample is not None
+            next_value, kl_cost = in_sample.next_value, torch.zeros(())
+        else:
             next_value, kl_cost = ahead.q_value - ahead.kl_cost, ahead.kl_cost
             if auxiliary is not None and auxiliary.next_q_bound is not None:
                 next_value = torch.maximum(next_value, auxiliary.next_q_bound - kl_cost)

@@ -66,10 +66,12 @@ def value_ahead(
         kl_cost: (B,) what acting costs a step, in nats.
     """
     goal, last = batch.inputs.goal, batch.last
-    to_goal = (last.goal - last.next_achieved_goal) / networks.goal_scale
-    stay = networks.dynamics.log_prob_of_staying(goal, to_goal)
-    staying = judged._replace(transitions=last.staying(), log_prob_goal=stay)
-    value = torch.where(last.terminated, objective.value_of_staying(staying), last_value)
+    value = last_value
+    if last.terminated is not None:
+        to_goal = (last.goal - last.next_achieved_goal) / networks.goal_scale
+        stay = networks.dynamics.log_prob_of_staying(goal, to_goal)
+        staying = judged._replace(transitions=last.staying(), log_prob_goal=stay)
+        value = torch.where(last.terminated, objective.value_of_staying(staying), last_value)
     for step in reversed(batch.following):
         mean, log_scale = networks.dynamics(step.state_action)
         log_prob = networks.dynamics.log_prob(goal, step.goal_offset - mean, log_scale)

@@ -104,6 +104,7 @@ class GoalReplay:
         # without end; a row's place in the ring is its number modulo the capacity.
         self._entries = column(3, dtype=torch.int64)
         self._terminated = column(dtype=torch.bool)
+        self.has_terminal_states = False  # so far; transitions say which they are once it is True
 
         self._episodes: deque[tuple[int, bool]] = deque()  # (steps, terminated), oldest first
         self._head = 0  # row of the next state
@@ -173,6 +174,7 @@ class GoalReplay:
         write(self._states, self._head, block.states)
         write(self._entries, self._next_entry, block.entries.add_(self._head))
         write(self._terminated, self._next_entry, block.terminated)
+        self.has_terminal_states |= any(terminated for _, terminated in block.episodes)
         self._episodes.extend(block.episodes)
         self._head += num_states
         self._num_states += num_states
@@ -254,7 +256,9 @@ class GoalReplay:
             next_achieved_goal=next_achieved_goal,
             goal=goal,
             actions=actions,
-            terminated=self._terminated[entry % self.capacity],
+            terminated=(
+                self._terminated[entry % self.capacity] if self.has_terminal_states else None
+            ),
             relabelled=relabelled,
         )
 

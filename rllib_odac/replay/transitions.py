@@ -21,7 +21,7 @@ class Transitions(NamedTuple):
         next_achieved_goal: (B, G) φ(s').
         goal: (B, G) g.
         actions: (B, A) in [−1, 1].
-        terminated: (B,) bool, whether s' is a terminal state.
+        terminated: (B,) bool, whether s' is a terminal state; None where no replayed state is.
         relabelled: (B,) bool, whether g is another goal than the episode's own.
         auxiliary_goal: (B, G) a further achieved goal of the same episode, where an objective's
             `Auxiliary` asks for one.
@@ -34,7 +34,7 @@ class Transitions(NamedTuple):
     next_achieved_goal: Tensor
     goal: Tensor
     actions: Tensor
-    terminated: Tensor
+    terminated: Tensor | None
     relabelled: Tensor
     auxiliary_goal: Tensor | None = None
     within: Tensor | None = None

@@ -7,8 +7,10 @@ import logging
 import numpy as np
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from rllib_odac.agent.recording import HostReads, Recording
+from rllib_odac.agent.update import compute_update
 from tests.conftest import DEVICES
 from tests.made_up import episode, make_learner
 
@@ -90,10 +92,12 @@ def test_a_hundred_captured_updates_are_those_of_the_eager_executor(objective, d
         for call in range(5):  # with new episodes and another learning rate in between
             if call == 3:
                 learner._set_optimizer_lr(learner.get_optimizer(), 1e-4)
-            told.append(learner.update(episodes=[episode(10 + call)], num_updates=20))
+            new = episode(10 + call, terminated=call == 4)  # the first terminal state
+            told.append(learner.update(episodes=[new], num_updates=60 if call == 4 else 20))
     eager, captured = learners
-    assert captured._executor.num_graphs == 2  # of 16 updates and of 4
-    assert eager.num_updates == captured.num_updates == 100
+    # Of 16 updates and of 4, and of 16 with terminal states, of which the last call has the first.
+    assert captured._executor.num_graphs == 3
+    assert eager.num_updates == captured.num_updates == 140
     expected = eager.networks.state_dict()
     for name, value in captured.networks.state_dict().items():
         if device == "cpu":
@@ -156,3 +160,15 @@ def test_a_captured_update_that_is_not_finite_is_reported_with_its_number():
         next(learner.networks.critic.parameters()).fill_(np.nan)
     with pytest.raises(FloatingPointError, match="update 65"):
         learner.update(num_updates=16)
+
+
+def test_a_captured_update_is_compiled_once_it_has_been_watched():
+    learner = learner_for("odac", executor="captured", torch_compile_learner=True)
+    learner._compute_update = torch.compile(compute_update, backend="aot_eager")
+    torch._dynamo.reset()
+    counters.clear()
+    learner.update(num_updates=1)
+    assert not counters["frames"]
+    learner.update(num_updates=1)
+    assert counters["frames"]["ok"] == 1
+    assert learner._executor.is_captured

@@ -65,6 +65,13 @@ def test_any_sequence_of_episodes_keeps_whole_newest_ones(lengths, capacity):
     assert [len(episode) for episode in replay.episodes()] == [steps for _, steps in held]
 
 
+def all_known(batch):
+    """A batch that says of each transition that it is not terminal, where none is."""
+    if batch.terminated is not None:
+        return batch
+    return batch._replace(terminated=torch.zeros_like(batch.relabelled))
+
+
 def _episode(steps, number, terminated=False):
     time = np.arange(steps + 1, dtype=np.float32)
     label = np.full(steps + 1, number, dtype=np.float32)
@@ -177,8 +184,8 @@ def test_an_auxiliary_goal_leaves_the_rest_of_a_batch_as_it_is():
         GoalReplay(100, 3, 2, 2, MIXED, seed=0, auxiliary_goal=RelabelStrategy.FINAL),
     )
     for number, steps in enumerate([3, 20, 7]):
-        replay.add(_episode(steps, number))
-        with_final.add(_episode(steps, number))
+        replay.add(_episode(steps, number, terminated=number == 1))
+        with_final.add(_episode(steps, number, terminated=number == 1))
     batch, more = replay.sample(500), with_final.sample(500)
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(batch[:8], more[:8], strict=True))
     number, final_time = more.auxiliary_goal.unbind(-1)
