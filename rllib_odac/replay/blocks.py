@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -73,15 +74,16 @@ def pack(episodes: Sequence[GoalEpisode], widths: Mapping[str, int], pinned: boo
     ends = np.cumsum(steps + 1)
     states = torch.zeros(int(ends[-1]), sum(widths.values()), pin_memory=pinned)
     rows = states.numpy()
-    column = 0
-    for name, width in widths.items():
-        for end, length, episode in zip(ends, steps, episodes, strict=True):
+    right = zip(widths.items(), accumulate(widths.values()), strict=True)
+    columns = {name: rows[:, end - width : end] for (name, width), end in right}
+    for end, length, episode in zip(ends.tolist(), steps.tolist(), episodes, strict=True):
+        first = end - length - 1
+        for name, column in columns.items():
             values = getattr(episode, name)
-            first = end - length - 1
-            rows[first : first + len(values), column : column + width] = values
-        if not np.isfinite(rows[:, column : column + width]).all():
-            raise ValueError(f"The environment gave NaN or infinity in '{name}'.")
-        column += width
+            column[first : first + len(values)] = values
+    if not np.isfinite(rows).all():
+        name = next(name for name, column in columns.items() if not np.isfinite(column).all())
+        raise ValueError(f"The environment gave NaN or infinity in '{name}'.")
     entries = torch.empty(int(steps.sum()), 3, dtype=torch.int64, pin_memory=pinned)
     numbers = entries.numpy()
     last = np.repeat(ends - 1, steps)
