@@ -6,9 +6,11 @@
 FetchPush's shapes, made-up transitions, the networks of the defaults, batches of 256 and of 4,096:
 
 - `tests`: the tests marked `gpu`; on a CPU those of the executor on it.
-- `updates/s`: of the learner by each executor, sampling and relabelling included, beside the same
-  update as a bare loop over batches that lie ready, on a GPU this loop compiled, and SAC + HER of
-  Stable-Baselines3. They take turns; products are TF32 for all but Stable-Baselines3 on a GPU.
+- `updates/s`: of the learner by each executor, sampling and relabelling included, and with layers
+  in bfloat16, beside the same update as a bare loop over batches that lie ready, on a GPU this
+  loop compiled, and SAC + HER of Stable-Baselines3. They take turns; products are TF32 for all but
+  Stable-Baselines3 on a GPU.
+- `transitions/s`: that a learner takes into its replay, on a GPU from pinned memory.
 - `operations`: dispatched in an update, sampling included, views left out, and tensors allocated.
 - `fused`: what is left of an update's networks, target, losses and of their backward pass when they
   are compiled, by Inductor's own count: calls of libraries and of functions that it made.
@@ -168,7 +170,9 @@ def contestants(device: torch.device, size: int) -> dict[str, Callable[[], Call]
     }
     if device.type == "cuda":
         return everyone
-    return {name: made for name, made in everyone.items() if "compiled" not in name}
+    # A processor without bfloat16 instructions would take minutes for a large batch.
+    slow = ("compiled", *(["bfloat16"] if size > 256 else []))
+    return {n: make for n, make in everyone.items() if not any(word in n for word in slow)}
 
 
 def finish(device: torch.device) -> None:
@@ -212,6 +216,19 @@ def measure_updates(rows: Rows, device: torch.device, size: int, seconds: float)
             rows.add("launches", name, launches / count, size)
             held = torch.cuda.max_memory_allocated(device) / 2**20
             rows.add("memory", f"{name}, MiB", round(held, 1), size)
+
+
+def measure_ingestion(rows: Rows, device: torch.device) -> None:
+    """Transitions a second that a learner takes in, by the episodes that come at once."""
+    learner = make_learner(device, 256, "eager")
+    for count in (1, 10, 100):
+        episodes, start, taken = make_episodes(count), time.perf_counter(), 0
+        while time.perf_counter() - start < 1.0:
+            learner.add_episodes(episodes)
+            taken += count * STEPS
+        finish(device)
+        rate = taken / (time.perf_counter() - start)
+        rows.add("transitions/s", f"{count} episodes at once", round(rate))
 
 
 def count_operations(rows: Rows, device: torch.device) -> None:
@@ -307,6 +324,8 @@ def main() -> None:
         count_fused(rows, device)
     with rows.part("difference"):
         compare(rows, device)
+    with rows.part("transitions/s"):
+        measure_ingestion(rows, device)
     if device.type == "cuda":  # learners set it for their own products, bare loops do not
         torch.set_float32_matmul_precision("high")
     for size in BATCHES:
