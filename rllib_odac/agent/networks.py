@@ -189,9 +189,9 @@ class RunningNormalizer(nn.Module):
 
     def merge(self, sums: Tensor) -> None:
         """Takes in new vectors by their `power_sums`."""
-        count, total, squares = sums.to(self.total)
-        if len(count) == 0 or count[0] == 0:
+        if sums.numel() == 0 or sums[0, 0] == 0:  # looked at before a GPU would be waited for
             return
+        count, total, squares = sums.to(self.total)
         self.count += count[0]
         self.total += total
         self.squares += squares

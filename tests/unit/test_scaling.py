@@ -113,3 +113,21 @@ def test_more_env_runners_are_never_slower():
 def test_env_runners_in_the_driver_wait_for_remote_learners():
     result = run(Services(env_step=0.01, update=0.01), 0, 2, 1.0)
     assert result["env_steps_per_s"] == pytest.approx(50, rel=0.03)
+
+
+def test_calls_of_a_fast_learner_are_of_more_updates():
+    services = Services(env_step=1e-4, update=1e-3, call=8e-3, learner_call=8e-3, publish=8e-3)
+    small = run(services, 8, 1, 0.5, updates_per_call=16, seconds=40)
+    by_pace = run(services, 8, 1, 0.5, seconds=40)
+    assert small["updates_per_s"] < 1000 * 16 / (16 + 8)  # of 16 ms of updates and 8 of a call
+    assert by_pace["updates_per_s"] > 850
+
+
+def test_an_evaluation_by_the_driver_holds_learning_up_where_updates_are_fast():
+    services = Services(env_step=1e-3, update=1e-3)
+    alone = run(services, 4, 1, 0.5)
+    evaluating = {"evaluate_every": 2000, "evaluation_steps": 1000}  # a second each
+    between = run(services, 4, 1, 0.5, **evaluating)
+    assert alone["updates_per_s"] == pytest.approx(1000, rel=0.05)
+    # Without it 2000 steps take a second; learners go on for what they have been asked for.
+    assert 500 < between["updates_per_s"] < 750
