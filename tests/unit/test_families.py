@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import gymnasium as gym
@@ -101,3 +103,25 @@ def test_the_bits_of_stable_baselines(continuous):
     from stable_baselines3.common.envs import BitFlippingEnv
 
     assert look_at(make_env(BitFlippingEnv, n_bits=6, continuous=continuous)).horizon == 6
+
+
+def test_the_room_of_minigrid_is_one_as_the_page_has_it():
+    pytest.importorskip("minigrid")
+    page = (Path(__file__).parents[2] / "docs" / "works_with.md").read_text()
+    namespace = {}
+    exec(re.search(r"```python\n(import numpy.+?)```", page, re.DOTALL)[1], namespace)
+    namespace["config"].validate()
+    env = make_env(namespace["empty_room"])
+    goals = {tuple(env.reset(seed=seed)[0]["desired_goal"]) for seed in range(200)}
+    assert goals == {(x, y) for x in range(1, 7) for y in range(1, 7)}
+    env.action_space.seed(0)
+    lengths = []
+    for _ in range(20):
+        env.reset()
+        ended, steps = False, 0
+        while not ended:
+            *_, terminated, ended, _ = env.step(env.action_space.sample())
+            steps += 1
+            assert not terminated
+        lengths.append(steps)
+    assert set(lengths) == {30}
