@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from functools import partial
+from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
@@ -12,15 +13,19 @@ import pytest
 import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete
 from ray.rllib.core import DEFAULT_MODULE_ID
-from torch.distributions import Categorical
+from torch.distributions import Categorical, Laplace
 
+from rllib_odac import ODACConfig
 from rllib_odac.agent.action_prior import PriorInputs, make_action_prior
 from rllib_odac.agent.critics import ActionCritics
+from rllib_odac.agent.objectives import ODACObjective
 from rllib_odac.agent.policies import CategoricalPolicy
 from rllib_odac.env_runner import GoalEnvRunner
 from rllib_odac.envs.actions import actions_of
+from rllib_odac.envs.grid_world import MOVES, GridWorldEnv
 from rllib_odac.evaluation.inference import infer, transitions
 from rllib_odac.maths.tabular import TabularODAC
+from rllib_odac.tuned import tuned_fields
 from tests.conftest import small_config
 from tests.tables import learn_choices, slippery
 
@@ -225,3 +230,36 @@ def test_noise_on_finitely_many_actions_is_refused():
     config = small_config(action_noise=0.1).environment("odac/GridWorld-v0")
     with pytest.raises(ValueError, match=r"^action_noise is 0\.1, but must be 0 where there are"):
         config.validate()
+
+
+def test_exact_values_of_the_four_rooms_lead_to_every_goal_by_a_small_margin():
+    """What its learner must tell apart: 0.15 nats between going on and staying, of 6.6."""
+    env, tuned = GridWorldEnv(), tuned_fields("odac/GridWorld-v0")["settings"]
+    cells = [tuple(cell) for cell in np.argwhere(env.is_free)]
+    moved = [[tuple(np.add(cell, move)) for move in MOVES] for cell in cells]
+    following = np.array(
+        [
+            [cells.index(to) if to in cells else i for to in options]
+            for i, options in enumerate(moved)
+        ]
+    )
+    places = torch.tensor(cells, dtype=torch.float64) / env.goals.scale
+    sharp = Laplace(places[:, None], tuned["dynamics_min_scale"]).log_prob(places).sum(-1)
+    wide = Laplace(places.mean(0), 1.0).log_prob(places).sum(-1).expand_as(sharp)
+    share = ODACConfig().dynamics_background
+    log_prob = torch.logaddexp(sharp + math.log1p(-share), wide + math.log(share))[following]
+    objective, weight = ODACObjective(0.95, max_discount=0.95), tuned["kl_weight"]
+    value = torch.zeros_like(sharp)  # (states, goals)
+    for _ in range(300):
+        judged = SimpleNamespace(log_prob_goal=log_prob)
+        rule = objective.reward_and_discount(judged, value[following])
+        q = rule.reward + rule.discount * value[following]  # (states, actions, goals)
+        value = weight * (torch.logsumexp(q / weight, 1) - math.log(len(MOVES)))
+    ends = np.arange(len(cells))[:, None].repeat(len(cells), 1)
+    for _ in range(50):
+        ends = following[ends, q.argmax(1).numpy()[ends, np.arange(len(cells))]]
+    assert (ends == np.arange(len(cells))).all()
+    elsewhere = ~torch.eye(len(cells), dtype=torch.bool)
+    margin = float((q.amax(1) - q[:, 0])[elsewhere].min())
+    assert margin == pytest.approx(0.15, abs=0.005)
+    assert float(value.max() - value.min()) == pytest.approx(6.6, abs=0.05)
