@@ -123,6 +123,11 @@ def forget_failures(trial: Any) -> None:
     trial.run_metadata.num_failures = 0
 
 
+def set_search_algorithm(tuner: Any, algorithm: Any) -> None:
+    """Gives a restored tuner another search algorithm than the one that was stored with it."""
+    tuner._local_tuner._tune_config.search_alg = algorithm
+
+
 def training_result(checkpoint: Any, metrics: Mapping[str, Any]) -> Any:
     """What Tune takes for a saved trial, for one that is not saved again."""
     from ray.train._internal.session import _TrainingResult

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -63,5 +64,14 @@ def test_a_sweep_from_beginning_to_end(storage, scheduler, searcher, monkeypatch
     if scheduler == "pbt":
         assert rows["env_steps"].eq(BASE.steps).all()
     assert results.failed.empty
+    if scheduler != "pbt":  # it may get more trials
+        more = replace(sweep, trials=5)
+        check_storage(more, resume=True)
+        extended = run_sweep(more, on_trial=said.append)
+        assert len(extended.trials) == 5
+        assert set(results.trials["trial"]) < set(extended.trials["trial"])
+        assert len(said) == 5
+        assert said[-1].startswith("5/5 ")
+        assert len(set(extended.trials["lr"])) == 5
     assert tune.Tuner.can_restore(sweep.uri)
     ray.shutdown()

@@ -177,6 +177,7 @@ def test_a_sweep_is_taken_up_only_as_it_was(tmp_path):
     check_storage(sweep, resume=True)
     with pytest.raises(ValueError, match=r"holds a sweep already.*--resume"):
         check_storage(sweep, resume=False)
+    check_storage(replace(sweep, trials=30), resume=True)  # which it may have more of
     with pytest.raises(ValueError, match=r"trials is 5, but the sweep in .* has 24"):
         check_storage(replace(sweep, trials=5), resume=True)
 
@@ -230,20 +231,21 @@ def test_a_schedule_stands_for_its_first_value_among_numbers():
 
 
 def test_random_configurations_start_with_the_base_and_can_be_repeated():
-    from rllib_odac.experiments.sweeps.search import draw_configurations, predetermined
+    from rllib_odac.experiments.sweeps.search import Drawn, draw_configurations
 
     study = make_spec()
     drawn = draw_configurations(study, 5, seed=1)
     assert drawn[0] == study.defaults()
     assert drawn == draw_configurations(study, 5, seed=1)
+    assert drawn[:3] == draw_configurations(study, 3, seed=1)  # so a sweep may get more trials
     assert len({each["lr"] for each in drawn}) == 5
-    points = predetermined(drawn, [4, 5])[0]._points_to_evaluate
+    points = Drawn(5, [4, 5])._points_to_evaluate
     assert [point["seed"] for point in points] == [4, 5] * 5
     assert [point["configuration"] for point in points[::2]] == list(range(5))
 
 
 def test_tune_hands_every_trial_the_configuration_that_was_drawn_for_it():
-    from rllib_odac.experiments.sweeps.search import draw_configurations, predetermined
+    from rllib_odac.experiments.sweeps.search import Drawn, draw_configurations
 
     # Values that are no numbers: a schedule, a word, widths of layers.
     settings = {"lr": [[0, 1e-3], [600, 1e-4]], "kl_weight": "auto"}
@@ -251,13 +253,49 @@ def test_tune_hands_every_trial_the_configuration_that_was_drawn_for_it():
     study = SweepSpec(base, read_space(SPACE | {"kl_weight": {"log_uniform": [0.01, 0.1]}}))
     drawn = draw_configurations(study, 6, seed=1)
     assert drawn[0] | settings == drawn[0]
-    search, space = predetermined(drawn, [4, 5])
+    search, space = Drawn(6, [4, 5]), Drawn.space(study, [4, 5], seed=1)
     search.add_configurations(tune.Experiment("sweep", "PPO", config=space, num_samples=12))
     trials = [search.next_trial() for _ in range(12)]
     assert search.next_trial() is None
     assert [trial.config["seed"] for trial in trials] == [4, 5] * 6
     for name in drawn[0]:
         assert [trial.config[name] for trial in trials[::2]] == [each[name] for each in drawn]
+
+
+@pytest.mark.parametrize("searcher", ["random", "optuna"])
+def test_a_search_that_has_ended_goes_on_where_more_trials_are_asked_for(tmp_path, searcher):
+    if searcher == "optuna":
+        pytest.importorskip("optuna", reason='needs pip install "rllib-odac[sweep]"')
+    from rllib_odac.experiments.sweeps.sweep import _search_algorithm
+
+    def trials_of(sweep, number):
+        space = Drawn.space(sweep.spec, sweep.each_seed, sweep.seed)
+        search = _search_algorithm(sweep)
+        if number:  # those that it made before
+            search.restore_from_dir(str(tmp_path))
+        else:
+            space = space if searcher == "random" else {}
+            search.add_configurations(
+                tune.Experiment("sweep", "PPO", config=space, num_samples=sweep.trials * 2)
+            )
+        made = []
+        while (trial := search.next_trial()) is not None:
+            made.append(trial)
+            search.on_trial_complete(trial.trial_id, {"final_distance": 1.0})
+        assert search.is_finished()
+        search.save_to_dir(str(tmp_path), session_str=str(number))
+        return made
+
+    from rllib_odac.experiments.sweeps.search import Drawn
+
+    kinds = {"searcher": searcher, "seeds": 2, "scheduler": "none"}
+    begun = trials_of(make_sweep(tmp_path, trials=2, **kinds), 0)
+    more = trials_of(make_sweep(tmp_path, trials=5, **kinds), 2)
+    assert (len(begun), len(more)) == (4, 6)
+    assert [trial.config["seed"] for trial in [*begun, *more]] == [0, 1] * 5
+    assert len({trial.config["lr"] for trial in [*begun, *more]}) == 5
+    assert len({trial.trial_id for trial in [*begun, *more]}) == 10
+    assert trials_of(make_sweep(tmp_path, trials=5, **kinds), 5) == []
 
 
 def test_optuna_gets_the_mean_over_seeds_and_outlives_its_process(tmp_path):

@@ -11,18 +11,18 @@ from ray.tune import Callback
 class Progress(Callback):
     """Reports trials that end.
 
-    Tune pickles it with the experiment, so each process sets `report` anew, on the class.
+    Tune pickles it with the experiment, so each process sets `report` and `number` anew, on the
+    class.
 
     Args:
         metric: The figure that is optimised.
-        number: Trials in all; some searchers make them one by one.
     """
 
     report: ClassVar[Callable[[str], None]] = print
+    number: ClassVar[int] = 0  # of trials in all; some searchers make them one by one
 
-    def __init__(self, metric: str, number: int) -> None:
+    def __init__(self, metric: str) -> None:
         self._metric = metric
-        self._number = number
 
     def on_trial_complete(
         self, iteration: int, trials: Sequence[Any], trial: Any, **info: Any
@@ -52,4 +52,4 @@ class Progress(Callback):
     def _line(self, trials: Sequence[Any], trial: Any, text: str, has_ended: bool = True) -> None:
         # Tune calls before it marks the trial as ended.
         ended = sum(one.is_finished() or (has_ended and one is trial) for one in trials)
-        type(self).report(f"{ended}/{self._number} {trial}: {text}")
+        type(self).report(f"{ended}/{self.number} {trial}: {text}")

@@ -13,6 +13,7 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, PopulationBasedTraining
 from ray.tune.search import Searcher
 from ray.tune.search.basic_variant import BasicVariantGenerator
+from ray.tune.search.search_generator import SearchGenerator
 
 from rllib_odac.experiments.sweeps.space import MUTABLE, Domain
 from rllib_odac.experiments.sweeps.spec import SweepSpec
@@ -30,27 +31,58 @@ def draw_configurations(spec: SweepSpec, number: int, seed: int) -> list[dict[st
     return [spec.defaults(), *drawn]
 
 
-def predetermined(
-    configurations: Sequence[Mapping[str, Any]], seeds: Sequence[int]
-) -> tuple[BasicVariantGenerator, dict[str, Any]]:
-    """Tune's searcher and space for each configuration with each seed, in this order.
+class Drawn(BasicVariantGenerator):
+    """The first `number` configurations, each with each seed, in this order.
 
-    The searcher is given numbers of configurations, and the space looks their values up: of a
+    It gives numbers of configurations, and the space, `Drawn.space`, looks their values up: of a
     value itself, Tune would take lists apart (a learning rate's schedule, layers' widths) and
-    compare texts with numbers.
+    compare texts with numbers. Made for more configurations than a sweep had before, it goes on
+    with the further ones once that sweep is restored.
     """
-    numbers = range(len(configurations))
-    points = [{"configuration": number, "seed": seed} for number in numbers for seed in seeds]
-    space = {
-        name: tune.sample_from(functools.partial(_value, configurations, name))
-        for name in configurations[0]
-    }
-    space |= {"configuration": tune.choice(list(numbers)), "seed": tune.choice(list(seeds))}
-    return BasicVariantGenerator(points_to_evaluate=points), space
+
+    def __init__(self, number: int, seeds: Sequence[int]) -> None:
+        points = [{"configuration": n, "seed": seed} for n in range(number) for seed in seeds]
+        super().__init__(points_to_evaluate=points)
+
+    @staticmethod
+    def space(spec: SweepSpec, seeds: Sequence[int], seed: int) -> dict[str, Any]:
+        """Tune's space of the configurations that `draw_configurations` draws with a seed."""
+        space = {
+            name: tune.sample_from(functools.partial(_value, spec, seed, name))
+            for name in spec.space
+        }
+        return space | {"configuration": tune.randint(0, 2**31), "seed": tune.choice(list(seeds))}
+
+    def restore_from_dir(self, dirpath: str) -> None:
+        """Reads what was drawn and what is left of it, and appends what is new."""
+        wanted = list(self._points_to_evaluate)  # type: ignore[has-type]
+        super().restore_from_dir(dirpath)
+        more = wanted[self._total_samples :]
+        (points,) = self._iterators
+        points.points_to_evaluate += more
+        points.num_samples_left += len(more)
+        self._points_to_evaluate = wanted
+        self._total_samples += len(more)
+        if more:
+            self._finished = False
 
 
-def _value(configurations: Sequence[Mapping[str, Any]], name: str, point: Any) -> Any:
-    return configurations[point.config.configuration][name]
+def _value(spec: SweepSpec, seed: int, name: str, point: Any) -> Any:
+    return draw_configurations(spec, point.config.configuration + 1, seed)[-1][name]
+
+
+class Suggested(SearchGenerator):
+    """So many trials as a searcher suggests, or more of a sweep that is restored."""
+
+    def __init__(self, searcher: Searcher, number: int) -> None:
+        super().__init__(searcher)
+        self._wanted = number
+
+    def restore_from_dir(self, dirpath: str) -> None:
+        """Reads what was suggested."""
+        super().restore_from_dir(dirpath)
+        if self._wanted > self.total_samples:
+            self._total_samples, self._finished = self._wanted, False
 
 
 class OptunaSearcher(Searcher):

@@ -32,6 +32,7 @@ from rllib_odac.experiments.sweeps.space import MUTABLE
 from rllib_odac.experiments.sweeps.spec import SweepSpec
 from rllib_odac.experiments.tracking import check_installed
 from rllib_odac.files import write_text
+from rllib_odac.ray_compat import set_search_algorithm
 from rllib_odac.runtime.cluster import Processes, check_python_path, own_process, processes
 from rllib_odac.storage import Storage
 
@@ -106,6 +107,11 @@ class Sweep:
         return f"{self.storage_uri}/{self.name}"
 
     @property
+    def each_seed(self) -> range:
+        """The seeds of each configuration."""
+        return range(self.seed, self.seed + self.seeds)
+
+    @property
     def resources(self) -> dict[str, Any]:
         """Fields of `ODACConfig` that say which processes a trial has and what they take."""
         names = ("num_env_runners", "num_learners", "num_gpus_per_learner")
@@ -141,6 +147,8 @@ class Sweep:
 def check_storage(sweep: Sweep, resume: bool) -> None:
     """Checks that the sweep's folder can be written and holds no other sweep.
 
+    A sweep is the same with more trials, unless they are a population.
+
     Raises:
         ValueError: If it cannot be written, holds a sweep and `resume` is not set, or another one.
     """
@@ -160,6 +168,8 @@ def check_storage(sweep: Sweep, resume: bool) -> None:
             "or --resume to go on with it."
         )
     cure = "resume it with that or give another name"
+    if sweep.scheduler != "pbt" and sweep.trials > stored["trials"]:
+        stored |= {"trials": sweep.trials}
     check_same(sweep.to_json(), stored, f"the sweep in '{sweep.uri}'", cure)
 
 
@@ -193,12 +203,15 @@ def run_sweep(
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", SNAPSHOT_S)
     # Snapshots that often are meant.
     os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
-    Progress.report = on_trial
+    Progress.report, Progress.number = on_trial, sweep.trials * sweep.seeds
+    Storage.of(sweep.uri).make_directory()
+    _sweep_file(sweep).write_json(sweep.to_json())
     if tune.Tuner.can_restore(sweep.uri):
-        tuner = tune.Tuner.restore(sweep.uri, SweepTrial, resume_errored=True)
+        tuner = tune.Tuner.restore(
+            sweep.uri, SweepTrial, param_space=_param_space(sweep), resume_errored=True
+        )
+        set_search_algorithm(tuner, _search_algorithm(sweep))
     else:
-        Storage.of(sweep.uri).make_directory()
-        _sweep_file(sweep).write_json(sweep.to_json())
         tuner = _new_tuner(sweep, verbose)
     results = SweepResults.of(tuner.fit(), sweep)
     with tempfile.TemporaryDirectory() as directory:
@@ -222,24 +235,16 @@ def _new_tuner(sweep: Sweep, verbose: int) -> Any:
     from rllib_odac.experiments.sweeps.room import RoomInTime
     from rllib_odac.experiments.sweeps.trial import SweepTrial
 
-    spec, space = sweep.spec, sweep.parameters()
-    seeds = range(sweep.seed, sweep.seed + sweep.seeds)  # of each configuration
-    if sweep.searcher == "optuna":
-        searcher: Any = search.OptunaSearcher(spec, seeds, sweep.seed)
-    else:
-        drawn = search.draw_configurations(spec, sweep.trials, sweep.seed)
-        searcher, drawn_space = search.predetermined(drawn, seeds)
-        space |= drawn_space
-    base, is_population = spec.base, sweep.scheduler == "pbt"
+    spec, base, is_population = sweep.spec, sweep.spec.base, sweep.scheduler == "pbt"
     interval = base.checkpoint_interval_with(base.config())
     return tune.Tuner(
         SweepTrial,
-        param_space=space,
+        param_space=_param_space(sweep),
         tune_config=TuneConfig(
             metric=spec.metric,
             mode=spec.mode,
             num_samples=sweep.trials * sweep.seeds,
-            search_alg=searcher,
+            search_alg=_search_algorithm(sweep),
             scheduler=search.make_scheduler(sweep.scheduler, spec),
             reuse_actors=False,  # a trial has a process of its own, and nothing of another's
             trial_name_creator=trial_name,
@@ -256,13 +261,30 @@ def _new_tuner(sweep: Sweep, verbose: int) -> Any:
             ),
             failure_config=FailureConfig(max_failures=MAX_FAILURES),
             callbacks=[
-                Progress(spec.metric, sweep.trials * sweep.seeds),
+                Progress(spec.metric),
                 FailuresSinceProgress(),
                 RoomInTime(sweep.processes()),
                 *_loggers(sweep),
             ],
         ),
     )
+
+
+def _param_space(sweep: Sweep) -> dict[str, Any]:
+    from rllib_odac.experiments.sweeps.search import Drawn
+
+    if sweep.searcher != "random":
+        return sweep.parameters()
+    return sweep.parameters() | Drawn.space(sweep.spec, sweep.each_seed, sweep.seed)
+
+
+def _search_algorithm(sweep: Sweep) -> Any:
+    from rllib_odac.experiments.sweeps import search
+
+    if sweep.searcher == "random":
+        return search.Drawn(sweep.trials, sweep.each_seed)
+    searcher = search.OptunaSearcher(sweep.spec, sweep.each_seed, sweep.seed)
+    return search.Suggested(searcher, sweep.trials * sweep.seeds)
 
 
 def trial_name(trial: Any) -> str:
