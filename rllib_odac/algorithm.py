@@ -106,8 +106,10 @@ class ODAC(Algorithm):
         if config.offline:
             self._last_update = self.updates + config.min_sample_timesteps_per_iteration
             self.shorten_iteration(0)  # to one training step, which makes all these updates
-        result: dict[str, Any] = super().step()
-        self.config = config
+        try:
+            result: dict[str, Any] = super().step()
+        finally:
+            self.config = config
         alive = self.env_runner_group.num_healthy_remote_env_runners()
         result["faults"] = asdict(self.fault_counters) | {"env_runners_alive": alive}
         return result

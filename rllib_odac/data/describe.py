@@ -58,7 +58,7 @@ def describe(
             low, high = ranges.get(name, [np.inf, -np.inf])
             ranges[name] = [min(low, float(values.min())), max(high, float(values.max()))]
         if picture is not None:
-            paths.append(achieved[:, :2])
+            paths.append(achieved[:, :2].copy())  # a view would keep all of the log
     found: dict[str, Any] = {
         "episodes": len(lengths),
         "steps": sum(lengths),

@@ -25,7 +25,7 @@ from rllib_odac.data.read import log_files, read_episodes, read_files
 from rllib_odac.envs.actions import Actions
 from rllib_odac.replay.episodes import GoalEpisode
 
-BYTES_AHEAD, EPISODES_AHEAD = 4 << 20, 1000  # read while others are learned from, at most
+BYTES_AHEAD, EPISODES_AHEAD = 4 << 20, 100  # read while others are learned from, at most
 MOST_AT_ONCE = 0.25  # of a replay that is replaced between two calls of a learner
 
 

@@ -128,3 +128,23 @@ def test_episodes_of_one_step_without_goals_are_enough(ray_cluster, tmp_path):
     assert algorithm.updates == 16
     assert len(algorithm.learner_group._learner.replay) == 4
     algorithm.stop()
+
+
+def test_a_log_that_passes_through_goes_on_alike_wherever_it_is_resumed(ray_cluster, log, tmp_path):
+    settings = SMALL | {"replay_capacity": 300, "data_reuse": 2.0, "seed": 3}
+    config = ODACConfig().offline_data(input_=log).training(**settings)
+    config.reporting(min_sample_timesteps_per_iteration=100)
+    algorithm = config.build_algo()
+    algorithm.train()
+    algorithm.save_to_path(str(tmp_path / "c"))
+    algorithm.stop()
+    ends = []
+    for _ in range(2):
+        resumed = config.copy(copy_frozen=False).build_algo()
+        resumed.restore_from_path(str(tmp_path / "c"))
+        resumed.train()
+        assert (resumed.updates, resumed.env_steps) == (200, 0)
+        assert sum(vars(resumed.fault_counters).values()) == 0
+        ends.append(snapshot(resumed) | {"counters": ()})
+        resumed.stop()
+    assert_equal(*ends)
