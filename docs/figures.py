@@ -32,6 +32,7 @@ PAGES = (
     "docs/architecture.md",
     "docs/performance.md",
     "docs/tuned.md",
+    "docs/works_with.md",
 )
 # Of each chart: the results that it shows, and the column of progress that its curves do.
 CHARTS = {
@@ -174,6 +175,26 @@ def vectorised_table() -> str:
     return _markdown(lines)
 
 
+def metaworld_tasks() -> str:
+    """In which of Meta-World's tasks a scripted policy takes the object to its goal."""
+    rows = pd.read_csv(RESULTS / "metaworld_tasks.csv")
+    tried = rows[rows["gets_there"].notna()]
+    moved = tried[tried["begins_there"] == 0]
+    groups = {
+        "the object gets there": moved[moved["gets_there"] == moved["episodes"]],
+        "in some episodes": moved[moved["gets_there"].between(0, moved["episodes"], "neither")],
+        "it does not": moved[moved["gets_there"] == 0],
+        "it is there from the beginning": tried[tried["begins_there"] > 0],
+        "refused, for there are two objects": rows[rows["gets_there"].isna()],
+    }
+    lines = [["", "number", "tasks"]]
+    lines += [
+        [name, str(len(group)), ", ".join(task.removesuffix("-v3") for task in group["task"])]
+        for name, group in groups.items()
+    ]
+    return _markdown(lines)
+
+
 def tables() -> dict[str, str]:
     """Every table, by the name that its comment has."""
     return {
@@ -182,6 +203,7 @@ def tables() -> dict[str, str]:
         "ablation": task_table("paper_ablation"),
         "distance of the ablation": task_table("paper_ablation", "normalized_distance"),
         "tuned tasks": tuned_tasks(),
+        "tasks of Meta-World": metaworld_tasks(),
         "comparison of version 0.1": task_table("version_0_1/paper_comparison"),
         "feeding": feeding_table(),
         "vectorised": vectorised_table(),

@@ -65,6 +65,7 @@ CATALOGUE: dict[str, EnvFacts] = {
     "odac/Ant-v0": EnvFacts("torso xy", 2, "m", 0.5, package="mujoco"),
     "odac/SawyerPush-v0": EnvFacts("hand and puck xy", 4, success_distance=0.06, **_SAWYER),
     "odac/MetaWorldPush-v0": EnvFacts("hand and puck xyz", 6, success_distance=0.05, **_SAWYER),
+    "odac/MetaWorld-v0": EnvFacts("object xyz", 3, success_distance=0.05, **_SAWYER),
     "odac/FetchPush-v0": EnvFacts("block xyz", 3, success_distance=0.05, **_ROBOTICS),
     "odac/SawyerFaucet-v0": EnvFacts("hand and handle xyz", 6, success_distance=0.07, **_SAWYER),
     "odac/SawyerWindow-v0": EnvFacts("hand and handle xyz", 6, success_distance=0.05, **_SAWYER),

@@ -61,6 +61,11 @@ OWN_ENVS: dict[str, dict[str, Any]] = {
         "max_episode_steps": 100,
         "disable_env_checker": True,
     },
+    "odac/MetaWorld-v0": {
+        "entry_point": "rllib_odac.envs.metaworld:MetaWorldEnv",
+        "max_episode_steps": 200,
+        "disable_env_checker": True,
+    },
     "odac/GridWorld-v0": {
         "entry_point": "rllib_odac.envs.grid_world:GridWorldEnv",
         "max_episode_steps": 50,

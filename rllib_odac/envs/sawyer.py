@@ -278,6 +278,14 @@ def make_simulator(task: str, render_mode: str | None) -> gym.Env[Any, Any]:
             frame[ROTATION] = self._get_quat_objects()
             return frame
 
+        def _get_pos_objects(self) -> NDArray[Any]:
+            places: NDArray[Any] = np.asarray(super()._get_pos_objects())
+            if places.size != 3:
+                raise ValueError(
+                    f"task is '{task}', which has {places.size // 3} objects, but must have one."
+                )
+            return places
+
     class LeanPush(LeanSawyer):
         def _get_quat_objects(self) -> NDArray[Any]:
             return _quaternion(self.data.geom("objGeom").xmat)
