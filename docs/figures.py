@@ -47,7 +47,7 @@ TUNED = {
     "fetch_reach": ("Fetch Reach", "swept_fetch_reach/curves/{}-lr-*.csv"),
     "fetch_push": ("Fetch Push", STUDIES),
     "box2d": ("Box 2D", OLD_STUDIES),
-    "grid_world": ("Four rooms", "discrete.csv: GridWorld"),
+    "grid_world": ("Four rooms", "four_rooms.csv: tuned"),
     "bit_flip": ("Sixteen bits", "discrete.csv: BitFlip"),
     "sawyer_window": ("Sawyer Window", OLD_STUDIES),
     "sawyer_faucet": ("Sawyer Faucet", OLD_STUDIES),
