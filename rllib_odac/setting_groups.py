@@ -147,7 +147,7 @@ class RuleSettings:
         "what the policy follows",
     )
     bc_weight: float = setting(
-        0.1, NON_NEGATIVE, 'weight of the likelihood of replayed actions in "ddpg_bc"'
+        0.03, NON_NEGATIVE, 'weight of the likelihood of replayed actions in "ddpg_bc"'
     )
     conservative_weight: float | str = setting(
         "auto",

@@ -33,7 +33,7 @@ class Rules:
     values: str = EXPLICIT
     expectile: float = 0.9
     extraction: str = POSTERIOR
-    bc_weight: float = 0.1
+    bc_weight: float = 0.03
     conservative_weight: float = 0.0
 
     @property
