@@ -145,7 +145,7 @@ def test_one_failure_stops_no_other_and_finished_runs_are_picked_up(whole, tmp_p
         (["study", "tiny.yaml", "--method", "sac"], "method has 'sac', but must use one of"),
         (["study", "bad.yaml"], "box/odac: There is no setting 'tua'; did you mean tau?"),
         (["study", "nowhere.yaml"], "'nowhere.yaml', which does not exist"),
-        (["compare", "nowhere"], "'nowhere' holds no run and no results of a study"),
+        (["compare", "nowhere"], "'nowhere' holds no run, no sweep and no results of a study"),
     ],
 )
 def test_bad_input_gets_one_sentence(tmp_path, arguments, sentence):

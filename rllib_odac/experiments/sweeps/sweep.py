@@ -32,7 +32,6 @@ from rllib_odac.experiments.sweeps.space import MUTABLE
 from rllib_odac.experiments.sweeps.spec import SweepSpec
 from rllib_odac.experiments.tracking import check_installed
 from rllib_odac.files import write_text
-from rllib_odac.ray_compat import set_search_algorithm
 from rllib_odac.runtime.cluster import Processes, check_python_path, own_process, processes
 from rllib_odac.storage import Storage
 
@@ -198,6 +197,7 @@ def run_sweep(
     from rllib_odac.experiments.sweeps.report import report
     from rllib_odac.experiments.sweeps.results import SweepResults
     from rllib_odac.experiments.sweeps.trial import SweepTrial
+    from rllib_odac.ray_compat import set_search_algorithm
 
     check_python_path()
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", SNAPSHOT_S)
