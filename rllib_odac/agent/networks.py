@@ -22,7 +22,7 @@ class MLP(nn.Sequential, RoundedProducts):
     @rounds_products
     def forward(self, inputs: Tensor) -> Tensor:
         """What the last layer says (..., O) of inputs (..., I)."""
-        outputs: Tensor = super().forward(inputs)  # type: ignore[no-untyped-call]
+        outputs: Tensor = super().forward(inputs)  # type: ignore[no-untyped-call]  # PyTorch's
         return outputs
 
 

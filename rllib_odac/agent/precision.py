@@ -66,14 +66,14 @@ def rounds_products(forward: Forward[Network, More]) -> Forward[Network, More]:
 
     @functools.wraps(forward)
     def rounded(
-        network: Network, inputs: Tensor, *args: More.args, **kwargs: More.kwargs
+        network: Network, inputs: Tensor, /, *args: More.args, **kwargs: More.kwargs
     ) -> Tensor:
         if network.products is None:
             return forward(network, inputs, *args, **kwargs)
         with torch.autocast(inputs.device.type, network.products):
             return forward(network, inputs, *args, **kwargs).to(inputs.dtype)
 
-    return rounded  # type: ignore[return-value]
+    return rounded
 
 
 def round_products(module: nn.Module, precision: str) -> None:

@@ -31,7 +31,7 @@ class AntVectorEnv(VectorEnv[Observation, NDArray[Any], NDArray[Any]]):
         ValueError: As for `AntEnv`.
     """
 
-    metadata: dict[str, Any] = {  # noqa: RUF012
+    metadata: dict[str, Any] = {  # noqa: RUF012 (a dict of the class, as Gymnasium declares it)
         **AntEnv.metadata,
         "autoreset_mode": AutoresetMode.NEXT_STEP,
     }
