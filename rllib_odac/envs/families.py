@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from gymnasium.wrappers import TimeLimit
+from numpy.typing import NDArray
 
 MAZE_SUCCESS_DISTANCE = 0.45  # m; gymnasium-robotics has it only in its code
 MAZES = "gymnasium_robotics.envs.maze.maze_v4"
@@ -29,6 +31,16 @@ def own_success_distance(core: Any) -> float | None:
             if (distance := getattr(owner, name, None)) is not None:
                 return float(distance)
     return MAZE_SUCCESS_DISTANCE if is_maze(core) else None
+
+
+def own_goal_weights(core: Any) -> NDArray[np.float64] | None:
+    """(G,) how much each coordinate of a goal counts in an environment, without wrappers, if said.
+
+    That of highway-env's parking, where headings have size 1 and parking spaces are 0.04 apart.
+    """
+    config = getattr(core, "config", None)
+    weights = config.get("reward_weights") if isinstance(config, Mapping) else None
+    return np.asarray(weights, np.float64) if isinstance(weights, list | np.ndarray) else None
 
 
 def own_time_limit(env: Any) -> int | None:

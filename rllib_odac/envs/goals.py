@@ -167,13 +167,13 @@ def reported_distance(
 
 def own_reward(env: Any, achieved: NDArray[Any], goal: NDArray[Any]) -> NDArray[Any]:
     """(B,) what an environment's `compute_reward` pays for goals (B, G)."""
-    core = env.unwrapped
-    if getattr(core, "ignore_z_target_rotation", False):
+    pay = env.get_wrapper_attr("compute_reward")
+    if getattr(env.unwrapped, "ignore_z_target_rotation", False):
         # Of a batch, gymnasium-robotics 1.4 would take the angles of its third pose for those
         # about z of each one.
         pairs = zip(achieved, goal, strict=True)
-        return np.array([core.compute_reward(one, other, {}) for one, other in pairs])
-    return np.asarray(core.compute_reward(achieved, goal, [{}] * len(goal)))
+        return np.array([pay(one, other, {}) for one, other in pairs])
+    return np.asarray(pay(achieved, goal, [{}] * len(goal)))
 
 
 def _norm(achieved: Any, goal: Any, coordinates: slice) -> Any:

@@ -25,6 +25,7 @@ from rllib_odac.envs.flatten import GOAL_KEYS, flatten, is_picture
 from rllib_odac.envs.headless import gl_error, set_headless_gl
 from rllib_odac.envs.threads import ThreadedVectorEnv
 from rllib_odac.envs.time import show_time
+from rllib_odac.envs.weights import weigh
 
 EnvLike: TypeAlias = str | Callable[..., gym.Env[Any, Any]]
 _Env = TypeVar("_Env", gym.Env[Any, Any], VectorEnv[Any, Any, Any])
@@ -128,7 +129,7 @@ def make_env(
             arguments, or it is no goal environment that ODAC can learn.
         RuntimeError: MuJoCo finds no OpenGL library to render with.
     """
-    made = _checked(flatten(make_any_env(env, render_mode, **kwargs)), env_name(env))
+    made = _checked(weigh(flatten(make_any_env(env, render_mode, **kwargs))), env_name(env))
     return show_time(made) if shows_time else made
 
 

@@ -13,6 +13,7 @@ from gymnasium.spaces import Box, Dict
 
 from rllib_odac import ODACConfig, make_env
 from rllib_odac.envs.families import own_success_distance, own_time_limit
+from rllib_odac.envs.goals import own_reward
 from rllib_odac.envs.known import look_at
 
 
@@ -95,6 +96,51 @@ def test_families_as_they_are(env, horizon, distance):
     assert known.horizon == horizon
     assert known.goals.success_distance == distance
     assert known.pays
+
+
+class Weighing(Clock):
+    """Goals (2,), and weights that may be meant for others."""
+
+    def __init__(self, weights):
+        super().__init__()
+        self.config = {"reward_weights": weights}
+
+    def reset(self, *, seed=None, options=None):
+        return {key: np.array([0.5, 1], np.float32) for key in self.observation_space}, {}
+
+
+@pytest.mark.parametrize(
+    ("weights", "goal"), [([0, 2], [2]), ([0.5, 2], [0.25, 2]), ([1, 2, 3], [0.5, 1])]
+)
+def test_weights_are_for_goals_of_their_size(weights, goal):
+    env = make_env(Weighing, weights=weights)
+    observation, _ = env.reset()
+    assert observation["desired_goal"].tolist() == observation["achieved_goal"].tolist() == goal
+    assert observation["observation"].tolist() == [0.5, 1]
+    assert env.observation_space["desired_goal"].shape == (len(goal),)
+
+
+def test_goals_of_parking_are_as_far_apart_as_it_says_itself():
+    pytest.importorskip("highway_env")
+    env = make_env("highway_env:parking-v0")
+    observation, info = env.reset(seed=0)
+    assert observation["observation"].shape == (6,)
+    env.action_space.seed(0)
+    car = env.unwrapped.vehicle
+    achieved, goals, paid = [], [], []
+    for place in np.linspace(car.position, car.goal.position, 20):
+        car.position, car.heading, car.speed = place, car.goal.heading, 0.0
+        observation, reward, terminated, _, info = env.step(np.zeros(2, np.float32))
+        way = np.abs(observation["achieved_goal"] - observation["desired_goal"]).sum()
+        assert way == pytest.approx(reward**2, abs=1e-6)
+        assert info["is_success"] == terminated == (way < 0.12**2)
+        achieved.append(observation["achieved_goal"])
+        goals.append(observation["desired_goal"])
+        paid.append(reward)
+    assert info["is_success"]
+    np.testing.assert_allclose(
+        own_reward(env, np.array(achieved), np.array(goals)), paid, atol=1e-3
+    )
 
 
 @pytest.mark.parametrize("continuous", [True, False])
