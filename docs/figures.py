@@ -44,12 +44,14 @@ CHARTS = {
 # Of each tuned task: its name, and the curves of its seeds or the rows of small tasks, if any.
 STUDIES = "paper_comparison/curves/{}-odac-*.csv"
 OLD_STUDIES = f"version_0_1/{STUDIES}"
+OTHERS = "works_with/{}/progress.csv"
 TUNED = {
     "fetch_reach": ("Fetch Reach", "swept_fetch_reach/curves/{}-lr-*.csv"),
     "fetch_push": ("Fetch Push", STUDIES),
     "box2d": ("Box 2D", OLD_STUDIES),
     "grid_world": ("Four rooms", "four_rooms.csv: tuned"),
     "bit_flip": ("Sixteen bits", "discrete.csv: BitFlip"),
+    "panda_push": ("Panda Push", OTHERS),
     "sawyer_window": ("Sawyer Window", OLD_STUDIES),
     "sawyer_faucet": ("Sawyer Faucet", OLD_STUDIES),
     "sawyer_push": ("Sawyer Push", None),
