@@ -247,17 +247,19 @@ def draw(directory: Path) -> list[Path]:
     directory.mkdir(parents=True, exist_ok=True)
     for name, (results, curve) in CHARTS.items():
         plot_comparison(comparison(results, curve=curve), directory / f"{name}.png")
-    tuned = [name for name in TUNED if tuned_curves(name)]
-    for name in tuned:
-        draw_tuned(name, directory / f"tuned_{name}.png")
-    return [directory / f"{name}.png" for name in (*CHARTS, *(f"tuned_{n}" for n in tuned))]
+    seeds = {f"tuned_{name}": curves for name in TUNED if (curves := tuned_curves(name))}
+    panda_reach = pd.read_csv(RESULTS / OTHERS.format("panda_reach"))
+    seeds["works_with_panda_reach"] = [panda_reach]
+    for name, curves in seeds.items():
+        draw_success(curves, directory / f"{name}.png")
+    return [directory / f"{name}.png" for name in (*CHARTS, *seeds)]
 
 
-def draw_tuned(name: str, path: Path) -> None:
-    """Draws the success of each seed of a tuned task over environment steps."""
+def draw_success(curves: Iterable[pd.DataFrame], path: Path) -> None:
+    """Draws the success of each seed of a task over environment steps."""
     figure = Figure(figsize=(3.6, 2.4), layout="constrained")
     axes = figure.subplots()
-    for curve in tuned_curves(name):
+    for curve in curves:
         evaluated = curve.dropna(subset=["success_rate"])
         axes.plot(evaluated["env_steps"] / 1000, 100 * evaluated["success_rate"], linewidth=1.5)
     axes.set(xlabel="thousand steps", ylabel="success (%)", ylim=(-4, 104), xlim=(0, None))
