@@ -179,6 +179,11 @@ class ODACConfig(AlgorithmConfig, Settings):
             find_factory(self.action_prior)
         objective = self.build_objective()
         self.rules.check(self.kl_weight, objective)
+        if self.disagreement_weight and not (self.learns_dynamics and self.dynamics_members > 1):
+            raise ValueError(
+                f"disagreement_weight is {self.disagreement_weight}, but must be 0 unless p_ψ is "
+                "learned and dynamics_members is at least 2."
+            )
         if self.kl_weight == "auto" and self.action_prior != UNIFORM:
             raise ValueError(
                 'kl_weight is "auto", but must be a number with an action_prior other than '
@@ -202,7 +207,8 @@ class ODACConfig(AlgorithmConfig, Settings):
         chosen |= objective_class(self.objective).rules
         given = {name: getattr(self, name) for name in chosen}
         chosen |= {name: value for name, value in given.items() if value != "auto"}
-        return Rules(expectile=self.expectile, bc_weight=self.bc_weight, **chosen)
+        of_rules = ("expectile", "bc_weight", "disagreement_weight")
+        return Rules(**{name: getattr(self, name) for name in of_rules}, **chosen)
 
     def check_environment(self) -> None:
         """Makes the environment once and checks that it is a goal environment ODAC can learn.

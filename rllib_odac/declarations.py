@@ -68,6 +68,7 @@ FRACTION = Rule(lambda v: is_number(v) and 0 < v < 1, "a number strictly between
 PROBABILITY = Rule(lambda v: is_number(v) and 0 <= v <= 1, "a number in [0, 1]")
 SHARE_BELOW_1 = Rule(lambda v: is_number(v) and 0 <= v < 1, "a number in [0, 1)")
 POSITIVE_SHARE = Rule(lambda v: is_number(v) and 0 < v <= 1, "a number in (0, 1]")
+NUMBER = Rule(is_number, "a number")
 POSITIVE = Rule(lambda v: is_number(v) and v > 0, "a positive number")
 NON_NEGATIVE = Rule(lambda v: is_number(v) and v >= 0, "a number of at least 0")
 COUNT = Rule(lambda v: is_int(v) and v >= 1, "a whole number of at least 1")

@@ -52,6 +52,10 @@ LEARNING: dict[str, Metric] = {
     "log_prob_goal": Metric("log p_ψ(g|s,a), the log-likelihood of the goal in one step", "nats"),
     "log_prob_next": Metric("log p_ψ(φ(s')|s,a) of what was reached next", "nats"),
     "dynamics_scale": Metric("scale b(s,a) of p_ψ in each coordinate of the goal", "goal scales"),
+    "disagreement": Metric(
+        "standard deviation of the displacements that the models of p_ψ predict, of several",
+        "goal scales",
+    ),
     "kl_weight": Metric("weight of KL(π‖p)", "1"),
     "policy_kl": Metric(
         "KL(π‖p) to the action prior, from one action of a state or, of finitely many, from all",

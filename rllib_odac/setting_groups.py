@@ -12,6 +12,7 @@ from rllib_odac.declarations import (
     FRACTION,
     MAPPING,
     NON_NEGATIVE,
+    NUMBER,
     POSITIVE,
     POSITIVE_SHARE,
     PROBABILITY,
@@ -97,6 +98,9 @@ class ObjectiveSettings:
     dynamics_background: float = setting(
         0.05, SHARE_BELOW_1, "ε, weight of p_ψ's background", network=True, mutable=True
     )
+    dynamics_members: int = setting(
+        1, COUNT, "models that p_ψ is a mixture of, each learned by itself", network=True
+    )
     fixed_dynamics_scale: float = setting(
         0.05, FRACTION, "scale of the fixed density", "goal scales", network=True
     )
@@ -126,6 +130,10 @@ class RuleSettings:
     "advantage", or does both, as "ddpg_bc"; "imitation" looks at no value. "auto" is the
     objective's choice: that of most is "explicit" and "posterior" where an environment is at hand,
     and "expectile" and "ddpg_bc" where `offline`, without a penalty on values.
+
+    Where the `dynamics_members` predict far from each other the replay does not say what comes
+    next. A negative `disagreement_weight` keeps away from there, as logs ask for; a positive one
+    draws exploration there, up to the value of a goal that is surely reached, which limits targets.
     """
 
     action_prior: Any = setting(
@@ -153,6 +161,12 @@ class RuleSettings:
         "auto",
         NON_NEGATIVE.or_auto(),
         "weight of a penalty on values of actions that are not in the replay",
+    )
+    disagreement_weight: float = setting(
+        0.0,
+        NUMBER,
+        "what disagreement of p_ψ's models adds to rewards; negative is a penalty",
+        "nats per goal scale",
     )
 
 

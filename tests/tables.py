@@ -115,8 +115,16 @@ class TableDynamics(nn.Module):
         log_prob = self.logits.log_softmax(-1)[state, action]
         return torch.zeros(len(state), 1, dtype=torch.int64), log_prob
 
-    def log_prob(self, goals: Tensor, outcomes: Tensor, log_prob: Tensor) -> Tensor:
+    def member_log_probs(
+        self, goals: Tensor, outcomes: Tensor, displacement: Tensor, log_prob: Tensor
+    ) -> Tensor:
         return torch.stack([log_prob.gather(-1, outcome).squeeze(-1) for outcome in outcomes])
+
+    def mixed(self, log_probs: Tensor) -> Tensor:
+        return log_probs
+
+    def disagreement(self, displacement: Tensor) -> None:
+        return None
 
     def log_prob_of_staying(self, goal: Tensor, to_goal: Tensor) -> Tensor:
         return torch.where(to_goal == 0, 0.0, -50.0)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from rllib_odac.agent.action_prior import ActionPriorFactory, make_action_prior
 from rllib_odac.agent.critics import ActionCritics, CriticEnsemble
+from rllib_odac.agent.dynamics_ensemble import DynamicsEnsemble
 from rllib_odac.agent.networks import (
     GoalDynamics,
     RunningNormalizer,
@@ -41,6 +43,7 @@ class ActorCritic(nn.Module):
         dynamics_distribution: "laplace" or "gaussian".
         dynamics_min_scale: Floor of the density's scale, in goal scales.
         dynamics_background: Weight ε of the density's background.
+        dynamics_members: Models that p_ψ is a mixture of, where it is learned.
         learn_dynamics: Whether p_ψ is learned.
         fixed_dynamics_scale: Scale of p_ψ where it is not, in goal scales.
         action_prior: p(a|s); see `make_action_prior`.
@@ -71,6 +74,7 @@ class ActorCritic(nn.Module):
         dynamics_distribution: str = "laplace",
         dynamics_min_scale: float = 0.01,
         dynamics_background: float = 0.05,
+        dynamics_members: int = 1,
         learn_dynamics: bool = True,
         fixed_dynamics_scale: float = 0.05,
         action_prior: str | ActionPriorFactory = "uniform",
@@ -114,15 +118,20 @@ class ActorCritic(nn.Module):
             for _ in range(2)
         )
         self.target_critic.requires_grad_(False).load_state_dict(self.critic.state_dict())
-        self.dynamics = GoalDynamics(
+        make_dynamics: Callable[..., GoalDynamics] = (
+            functools.partial(DynamicsEnsemble, num_members=dynamics_members)
+            if learn_dynamics and dynamics_members > 1
+            else functools.partial(
+                GoalDynamics, learned=learn_dynamics, fixed_scale=fixed_dynamics_scale
+            )
+        )
+        self.dynamics = make_dynamics(
             state_dim + action_dim,
             goal_dim,
             hidden,
             distribution=dynamics_distribution,
             min_scale=dynamics_min_scale,
             background=dynamics_background,
-            learned=learn_dynamics,
-            fixed_scale=fixed_dynamics_scale,
             layer_norm=everywhere,
         )
         self.max_log_prob = self.dynamics.max_log_prob

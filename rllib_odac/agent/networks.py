@@ -127,6 +127,34 @@ class GoalDynamics(nn.Module):
         log_background = math.log(self.background) - self.goal_dim * LOG_2 - goal.abs().sum(-1)
         return torch.logaddexp(log_prob + math.log1p(-self.background), log_background)
 
+    def member_log_probs(
+        self, goal: Tensor, way: Tensor, displacement: Tensor, log_scale: Tensor
+    ) -> Tensor:
+        """log p of goals (..., B, G) by the one model there is, or by each of an ensemble.
+
+        Args:
+            goal: (..., B, G) as of `log_prob`.
+            way: (..., B, G) goal − φ(s), in goal scales.
+            displacement: μ as `forward` gives it.
+            log_scale: log b as `forward` gives it.
+
+        Returns:
+            (..., B), or (..., E, B) of E models; `mixed` makes one density of them.
+        """
+        return self.log_prob(goal, way - displacement, log_scale)
+
+    def mixed(self, log_probs: Tensor) -> Tensor:
+        """(..., B) log p_ψ from what `member_log_probs` gives."""
+        return log_probs
+
+    def averaged(self, values: Tensor) -> Tensor:
+        """(B, G) the mean over models of what each of them says."""
+        return values
+
+    def disagreement(self, displacement: Tensor) -> Tensor | None:
+        """(B,) how far the models of an ensemble are apart; None where there is one."""
+        return None
+
     def log_prob_of_staying(self, goal: Tensor, to_goal: Tensor) -> Tensor:
         """log p of a goal (B, G) for a state that stays where it is, at the floor of the scale.
 

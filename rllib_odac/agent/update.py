@@ -19,7 +19,7 @@ from rllib_odac.agent.in_sample import extraction_loss, in_sample_value, losses_
 from rllib_odac.agent.likelihoods import log_likelihoods
 from rllib_odac.agent.objectives.auxiliary import LearnedValues
 from rllib_odac.agent.objectives.base import JudgedTransitions, Objective, RewardAndDiscount
-from rllib_odac.agent.value_ahead import policy_ahead, policy_here, value_ahead
+from rllib_odac.agent.value_ahead import back_up, policy_ahead, policy_here, value_ahead
 from rllib_odac.maths.losses import (
     bellman_target,
     critic_loss,
@@ -39,8 +39,8 @@ class Predictions(NamedTuple):
         policy_kl: (B,) KL(π‖p) at s. Both are estimated from one action, and are exact sums where
             there are finitely many.
         kl_weight: () constant.
-        log_prob_next: (B,) log p_ψ(φ(s') | s, a) of what was reached.
-        log_scale: (B, G) log b of p_ψ, constant.
+        log_prob_next: (B,) log p_ψ(φ(s') | s, a) of what was reached, or (E, B) by each model.
+        log_scale: (B, G) log b of p_ψ, or (E, B, G), constant.
         next_value: (B,) V̂(s', g) of the target networks, within the objective's bounds, constant.
     """
 
@@ -94,7 +94,7 @@ def compute_update(networks: ActorCritic, objective: Objective, batch: Batch) ->
     ahead = policy_ahead(networks, batch, kl_weight) if in_sample is None else None
     policy_q, policy_kl = policy_here(networks, batch)
     q_values = networks.critic(inputs.state_goal, transitions.actions)
-    log_prob_next, log_prob_goal, log_scale = log_likelihoods(networks, inputs)
+    log_prob_next, log_prob_goal, log_scale, disagreement = log_likelihoods(networks, inputs)
     auxiliary = (
         None
         if objective.auxiliary is None
@@ -114,9 +114,11 @@ def compute_update(networks: ActorCritic, objective: Objective, batch: Batch) ->
         if low is not None or high is not None:
             next_value = next_value.clamp(low, high)
         reward = None if auxiliary is None else auxiliary.reward
-        judged = JudgedTransitions(transitions, log_prob_goal, networks.goal_scale, reward)
+        judged = JudgedTransitions(
+            transitions, log_prob_goal, networks.goal_scale, reward, disagreement
+        )
         next_value = value_ahead(networks, objective, batch, judged, next_value, kl_cost)
-        backup = objective.reward_and_discount(judged, next_value)
+        backup = back_up(networks, objective, judged, next_value)
         target = bellman_target(backup.reward, backup.discount, next_value)
 
     # Losses.

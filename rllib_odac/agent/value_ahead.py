@@ -9,7 +9,8 @@ from torch import Tensor
 
 from rllib_odac.agent.actor_critic import ActorCritic
 from rllib_odac.agent.batch import Batch
-from rllib_odac.agent.objectives.base import JudgedTransitions, Objective
+from rllib_odac.agent.likelihoods import likelihood_ahead
+from rllib_odac.agent.objectives.base import JudgedTransitions, Objective, RewardAndDiscount
 from rllib_odac.maths.losses import bellman_target
 
 
@@ -47,6 +48,29 @@ def policy_ahead(networks: ActorCritic, batch: Batch, kl_weight: Tensor) -> Poli
     return PolicyAhead(actions, q_value, kl_weight * kl)
 
 
+def back_up(
+    networks: ActorCritic, objective: Objective, judged: JudgedTransitions, next_value: Tensor
+) -> RewardAndDiscount:
+    """Reward and discount of transitions, the reward with w_u times the model's disagreement.
+
+    A negative weight w_u is the penalty by which MOPO keeps to what a log shows (Yu et al. 2020,
+    arXiv 2005.13239), a positive one a bonus for finding out. A step has it whether the outcome
+    comes about in it or not, as it has the KL of its action, so that q_Δ is as without.
+
+    Args:
+        networks: The actor-critic.
+        objective: Which gives reward and discount.
+        judged: B transitions.
+        next_value: (B,) V(s', g).
+    """
+    backup = objective.reward_and_discount(judged, next_value)
+    if judged.disagreement is None:
+        return backup
+    reward = backup.reward + networks.rules.disagreement_weight * judged.disagreement
+    metrics = {**backup.metrics, "disagreement": judged.disagreement}
+    return backup._replace(reward=reward, metrics=metrics)
+
+
 def value_ahead(
     networks: ActorCritic,
     objective: Objective,
@@ -70,13 +94,14 @@ def value_ahead(
     if last.terminated is not None:
         to_goal = (last.goal - last.next_achieved_goal) / networks.goal_scale
         stay = networks.dynamics.log_prob_of_staying(goal, to_goal)
-        staying = judged._replace(transitions=last.staying(), log_prob_goal=stay)
+        staying = judged._replace(transitions=last.staying(), log_prob_goal=stay, disagreement=None)
         value = torch.where(last.terminated, objective.value_of_staying(staying), last_value)
     for step in reversed(batch.following):
-        mean, log_scale = networks.dynamics(step.state_action)
-        log_prob = networks.dynamics.log_prob(goal, step.goal_offset - mean, log_scale)
-        further = judged._replace(transitions=step.transitions, log_prob_goal=log_prob)
-        backup = objective.reward_and_discount(further, value)
+        log_prob, disagreement = likelihood_ahead(networks, step, goal)
+        further = judged._replace(
+            transitions=step.transitions, log_prob_goal=log_prob, disagreement=disagreement
+        )
+        backup = back_up(networks, objective, further, value)
         further_value = bellman_target(backup.reward, backup.discount, value) - kl_cost
         within = step.transitions.within
         value = further_value if within is None else torch.where(within, further_value, value)

@@ -74,20 +74,30 @@ def termination() -> Caption:
     )
 
 
-def calibration(distribution: str) -> Caption:
-    """Of the model, "laplace" or "gaussian"."""
+def calibration(distribution: str, is_ensemble: bool = False) -> Caption:
+    """Of the model, "laplace" or "gaussian"; `is_ensemble`: whether it is a mixture of several."""
     part = "Laplace(φ'_i; φ_i + μ_i(s, a), b_i(s, a))"
     if distribution == "gaussian":
         part = "N(φ'_i; φ_i + μ_i(s, a), σ_i(s, a)²)"
+    mixture = f"Π_i {part}"
+    further = ""
+    if is_ensemble:
+        mixture = f"(1/E) Σ_e {mixture}"
+        further = (
+            " The prediction is the mean of the models, and intervals are those of their mixture. "
+            "The third picture asks whether their disagreement u(s, a), the standard deviation of "
+            "what they predict, tells where that mean is wrong: then the medians rise. It knows "
+            "nothing of noise that no model could predict."
+        )
     return Caption(
         "Is the model right about the next step?",
-        f"p(φ(s') | s, a) = (1 − ε) Π_i {part} + ε m(φ')",
+        f"p(φ(s') | s, a) = (1 − ε) {mixture} + ε m(φ')",
         "Left: by how much the achieved goal changes in a step, predicted against realised; on the "
         "line is right. Right: the share of realised values inside the predicted central "
         "intervals. On the line the scale is honest. Above it the scale is wider than it need be, "
         "as it must be where the floor of the scale, the sharpness of “reached”, is above the true "
         "noise; below it the model is too sure of itself. Intervals are of the learned part, "
-        "without the background ε.",
+        f"without the background ε.{further}",
     )
 
 

@@ -33,6 +33,7 @@ NUM_SAMPLES = 16  # actions that quantities are means over
 ROWS_AT_ONCE = 32_768  # of a forward pass
 # Of what an objective does not infer there is no picture.
 INFERS_DISCOUNT = "discount_kl"
+OF_DISCOUNT = ("log_prob_goal", INFERS_DISCOUNT)
 
 
 def transitions(episode: GoalEpisode) -> Transitions:
@@ -76,9 +77,10 @@ def infer(
         `next_value`, V̂(s', g) of the target critics, within the objective's bounds; `reward` and
         `discount`, the objective's (ODAC's r(s, a, g; q_Δ) and q_Δ(0)); `effective_horizon` in
         steps; `kl_cost`, kl_weight · KL(π‖p); and of objectives that infer their discount
-        `log_prob_goal`, log p_ψ(g|s, a), and `discount_kl`. Values and rewards are in nats, or in
-        the objective's own units. `reward` is missing where it depends on the rest of the batch,
-        and of a `DirectObjective` there are `value` and `kl_cost` alone.
+        `log_prob_goal`, log p_ψ(g|s, a), and `discount_kl`; where p_ψ has several models also
+        their `disagreement` in goal scales. Values and rewards are in nats, or in the objective's
+        own units. `reward` is missing where it depends on the rest of the batch, and of a
+        `DirectObjective` there are `value` and `kl_cost` alone.
     """
     generator = torch.Generator().manual_seed(seed)
     chunk = max(1, ROWS_AT_ONCE // num_samples)
@@ -124,8 +126,8 @@ def _infer_rows(
         quantities |= {"next_value": predictions.next_value, "discount": backup.discount}
         if objective.reward_is_local:
             quantities["reward"] = backup.reward
-        if INFERS_DISCOUNT in backup.metrics:
-            quantities |= {name: backup.metrics[name] for name in ("log_prob_goal", "discount_kl")}
+        names = (*(OF_DISCOUNT if INFERS_DISCOUNT in backup.metrics else ()), "disagreement")
+        quantities |= {name: backup.metrics[name] for name in names if name in backup.metrics}
     return {
         name: values.double().view(-1, num_samples).mean(1) for name, values in quantities.items()
     }
@@ -178,19 +180,22 @@ def predict_next(networks: ActorCritic, rows: Transitions) -> dict[str, Array]:
     Returns:
         (B, G) each: `predicted` and `realised`, φ(s') − φ(s) in the task's units; `scale`, b of
         the density in the same units; and `central_probability`, that of the central interval that
-        just contains what was realised, in [0, 1): see `GoalDynamics.central_probability`.
+        just contains what was realised, in [0, 1): see `GoalDynamics.central_probability`. Of an
+        ensemble the first and third are means over its models, the interval is their mixture's, and
+        `disagreement` (B,) is how far they are apart, in the task's units.
     """
-    inputs = prepare(networks, rows)
-    displacement, log_scale = networks.dynamics(inputs.state_action)
+    inputs, dynamics = prepare(networks, rows), networks.dynamics
+    displacement, log_scale = dynamics(inputs.state_action)
     way = inputs.displacement
     unit = networks.goal_scale
-    central = networks.dynamics.central_probability(way - displacement, log_scale)
     result = {
-        "predicted": displacement * unit,
+        "predicted": dynamics.averaged(displacement) * unit,
         "realised": way * unit,
-        "scale": log_scale.exp() * unit,
-        "central_probability": central,
+        "scale": dynamics.averaged(log_scale.exp()) * unit,
+        "central_probability": dynamics.central_probability(way - displacement, log_scale),
     }
+    if (disagreement := dynamics.disagreement(displacement)) is not None:
+        result["disagreement"] = disagreement * unit
     return {name: values.double().numpy() for name, values in result.items()}
 
 
@@ -213,7 +218,7 @@ class PlaneFields:
     Attributes:
         x, y: (N,) coordinates of the grid.
         fields: By name (N, N), rows along y: `value` and, where the objective learns a model,
-            `reward`, `discount` and `log_prob_goal`, as of `infer`.
+            `reward`, `discount`, `log_prob_goal` and, of several, `disagreement`, as of `infer`.
     """
 
     def __init__(self, x: Array, y: Array, fields: dict[str, Array]) -> None:
@@ -275,13 +280,15 @@ def plane_fields(
         (len(place), networks.action_dim), generator=torch.Generator().manual_seed(seed)
     )
     actions, _ = networks.policy.sample(inputs, noise)
-    displacement, _ = networks.dynamics(networks.dynamics_inputs(place, place, actions))
+    displacements, _ = networks.dynamics(networks.dynamics_inputs(place, place, actions))
+    displacement = networks.dynamics.averaged(displacements)
     has_model = networks.dynamics.is_learned
     next_place = place + displacement * networks.goal_scale if has_model else place
     no = torch.zeros(len(place), dtype=torch.bool)
     rows = Transitions(place, next_place, place, next_place, goals, actions, no, no)
     quantities = infer(networks, objective, rows, num_samples=1, seed=seed + 1)
-    wanted = ("reward", "discount", "value", "log_prob_goal") if has_model else ("value",)
+    of_model = ("reward", "discount", "value", "log_prob_goal", "disagreement")
+    wanted = of_model if has_model else ("value",)
     fields = {
         name: quantities[name].reshape(points, points, num_samples).mean(-1)
         for name in wanted

@@ -31,7 +31,9 @@ LABELS = {
     "discount": (r"$q_\Delta(0)$", "discount"),
     "value": ("$V(s, g)$", "value"),
     "log_prob_goal": (r"$\log p(g\,|\,s, a)$", "log-likelihood"),
+    "disagreement": ("$u(s, a)$", "disagreement"),
 }
+UNITS = {"discount": "probability of going on", "disagreement": "goal scales"}  # not the values'
 
 
 def plot_fields(
@@ -77,7 +79,7 @@ def plot_fields(
             ax.set_aspect("equal")
             ax.set_xlim(field.x[0], field.x[-1])
             ax.set_ylim(field.y[0], field.y[-1])
-        label = "probability of going on" if name == "discount" else unit
+        label = UNITS.get(name, unit)
         figure.colorbar(mesh, ax=list(grid[:, column]), label=label, aspect=14 * len(fields))
         grid[0, column].set_title(f"{word} {symbol}", fontsize=10)
         grid[-1, column].set_xlabel(f"x ({place_unit})")
@@ -143,11 +145,12 @@ def plot_episode(
     if success_distance is not None:
         ax.axhline(success_distance, color=GREY, lw=1, ls="--")
         ax.text(steps, success_distance, "reached below ", ha="right", va="bottom", color="0.35")
-    colors = {"reward": GREEN, "discount": PURPLE, "value": BLUE, "log_prob_goal": ORANGE}
+    colors = dict(zip(LABELS, (GREEN, PURPLE, BLUE, ORANGE, "black"), strict=True))
     for name, panel in zip(names, panels, strict=True):
         symbol, word = LABELS[name]
         panel.plot(quantities[name], color=colors[name], lw=1.8)
-        panel.set_ylabel(f"{word}\n{symbol}" + (f"\n({unit})" if name != "discount" else ""))
+        shown_unit = "" if name == "discount" else f"\n({UNITS.get(name, unit)})"
+        panel.set_ylabel(f"{word}\n{symbol}{shown_unit}")
         if name == "discount":
             panel.set_ylim(-0.05, 1.05)
     for panel in [ax, *panels]:
@@ -218,12 +221,16 @@ def plot_termination(
 def plot_calibration(prediction: Mapping[str, Array], unit: str, file: Path) -> None:
     """Predicted against realised next achieved goals, and the coverage of the predicted scale.
 
+    Of several models also how far they are apart, against how wrong their mean is.
+
     Args:
         prediction: As of `predict_next`.
         unit: Of goals.
         file: PNG to write.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
+    panels = 3 if "disagreement" in prediction else 2
+    size = (4.5 * panels, 3.8)
+    figure, (left, right, *third) = plt.subplots(1, panels, figsize=size, layout="constrained")
     predicted, realised = prediction["predicted"], prediction["realised"]
     nominal = np.linspace(0, 1, 101)
     for i in range(predicted.shape[1]):
@@ -245,9 +252,24 @@ def plot_calibration(prediction: Mapping[str, Array], unit: str, file: Path) -> 
     right.set_xlabel("nominal probability of the central interval (%)")
     right.set_ylabel("realised values within (%)")
     right.legend(loc="lower right", fontsize=8, ncols=2 if predicted.shape[1] > 4 else 1)
-    for ax in (left, right):
+    for ax in third:
+        error = np.linalg.norm(predicted - realised, axis=-1)
+        _plot_disagreement(ax, prediction["disagreement"], error, unit)
+    for ax in (left, right, *third):
         ax.grid(alpha=0.3)
     _save(figure, file)
+
+
+def _plot_disagreement(ax: Axes, disagreement: Array, error: Array, unit: str) -> None:
+    shown = (disagreement > 0) & (error > 0)
+    ax.scatter(disagreement[shown], error[shown], color=BLUE, s=6, alpha=0.4, lw=0)
+    tenths = np.array_split(np.argsort(disagreement), 10)
+    medians = [(np.median(disagreement[i]), np.median(error[i])) for i in tenths if len(i)]
+    ax.plot(*zip(*medians, strict=True), color=ORANGE, lw=2, marker="o", ms=4, label="medians")
+    ax.set(xscale="log", yscale="log", xlabel=f"disagreement of the models ({unit})")
+    ax.set_ylabel(f"error of their mean ({unit})")
+    ax.set_title(f"rank correlation {rank_correlation(disagreement, error):.2f}", fontsize=10)
+    ax.legend(fontsize=8)
 
 
 def plot_value_outcome(

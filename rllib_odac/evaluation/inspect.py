@@ -62,7 +62,8 @@ def inspect_checkpoint(
         `value_distance_correlation` (Spearman, V(s0, g)), and where the objective infers them
         `discount_mean`, `median_termination_time` (steps, of the mean q_T; None if it is after the
         episode), `coverage_50`, `coverage_90` (shares) and `prediction_error` (median distance, in
-        the task's units); `missing`, what there is not and why; and `files`, what was written.
+        the task's units), of several models also `disagreement_error_correlation` (Spearman);
+        `missing`, what there is not and why; and `files`, what was written.
 
     Raises:
         ValueError: If there is no checkpoint of ODAC, `out` is a file, or an argument is too low.
@@ -242,12 +243,16 @@ class _Inspection:
             "coverage_90": float(shares[1]),
             "prediction_error": float(np.median(error)),
         }
+        if "disagreement" in whole:
+            self.figures["disagreement_error_correlation"] = rank_correlation(
+                whole["disagreement"], error
+            )
         distribution = self.networks.dynamics.distribution
         every = max(1, len(error) // POINTS_SHOWN)
         plots.plot_calibration(
             {name: values[::every] for name, values in whole.items()},
             self.place_unit,
-            self.add("calibration", captions.calibration(distribution)),
+            self.add("calibration", captions.calibration(distribution, "disagreement" in whole)),
         )
 
     def draw_value(self) -> None:

@@ -109,7 +109,7 @@ def bootstrap_interval(
     return low, high
 
 
-def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
+def rank_correlation(x: Sequence[float] | Array, y: Sequence[float] | Array) -> float:
     """Spearman's rank correlation in [−1, 1]; NaN where one of them does not vary."""
     if len(set(x)) < 2 or len(set(y)) < 2:
         return math.nan

@@ -73,7 +73,7 @@ def test_remote_env_runners_collect_and_evaluate(ray_cluster):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"kl_weight": "auto"},
+        {"kl_weight": "auto", "dynamics_members": 2, "disagreement_weight": 1.0},
         pytest.param({"objective": "uvd"}, marks=pytest.mark.slow),
         pytest.param({"kl_weight": 0.05}, marks=pytest.mark.slow),
         pytest.param({"objective": "discern"}, marks=pytest.mark.slow),

@@ -30,7 +30,10 @@ def log(tmp_path_factory):
 
 def test_a_log_is_all_there_is(ray_cluster, log, tmp_path):
     spec = RunSpec(
-        None, steps=300, evaluate_every=100, settings={"data": log, "offline": True, **SMALL}
+        None,
+        steps=300,
+        evaluate_every=100,
+        settings={"data": log, "offline": True, "dynamics_members": 2, **SMALL},
     )
     summary = Run(spec, tmp_path / "run").train()
     assert (summary["env_steps"], summary["updates"]) == (0, 300)
@@ -50,7 +53,12 @@ def test_a_log_is_all_there_is(ray_cluster, log, tmp_path):
 
 def test_evaluated_in_an_environment_and_restored_bit_for_bit(ray_cluster, log, tmp_path):
     config = small_config(
-        min_sample_timesteps_per_iteration=100, values="soft", extraction="advantage", kl_weight=0.5
+        min_sample_timesteps_per_iteration=100,
+        values="soft",
+        extraction="advantage",
+        kl_weight=0.5,
+        dynamics_members=3,
+        disagreement_weight=-1.0,
     ).offline_data(input_=log)
     algorithm = config.build_algo()
     result = algorithm.train()

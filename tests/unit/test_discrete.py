@@ -207,9 +207,16 @@ def test_an_env_runner_acts_and_replays_hold_one_hot_rows(name):
     assert runner.evaluate([1, 2, 3])["episode_length"].tolist() == [10, 10, 10]
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_every_objective_updates_with_finite_losses(objective):
-    config = small_config(objective=objective, target_critics=None)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *({"objective": objective} for objective in OBJECTIVES),
+        {"dynamics_members": 3, "disagreement_weight": 1.0, "target_steps": 2},
+    ],
+    ids=str,
+)
+def test_every_objective_updates_with_finite_losses(settings):
+    config = small_config(**settings, target_critics=None)
     config.environment("odac/GridWorld-v0").evaluation(evaluation_interval=None)
     config.validate()
     env = config.make_env()

@@ -86,6 +86,7 @@ def test_a_hundred_captured_updates_are_those_of_the_eager_executor(objective, d
     settings = {"num_gpus_per_learner": int(device == "cuda"), "relabel_candidates": 3}
     if objective == "odac":
         settings |= {"kl_weight": "auto", "num_critics": 3, "target_critics": 2, "grad_clip": 1.0}
+        settings |= {"dynamics_members": 3, "disagreement_weight": -1.0}
     learners = [learner_for(objective, executor=e, **settings) for e in ("eager", "captured")]
     told = []
     for learner in learners:

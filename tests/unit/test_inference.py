@@ -10,6 +10,7 @@ import torch
 
 from rllib_odac import TabularODAC
 from rllib_odac.agent.batch import Batch, prepare
+from rllib_odac.agent.dynamics_ensemble import DynamicsEnsemble
 from rllib_odac.agent.networks import GoalDynamics
 from rllib_odac.agent.update import compute_update
 from rllib_odac.agent.update_metrics import compute_metrics
@@ -97,6 +98,7 @@ def test_fields_of_a_module_with_known_answers(known_module):
 @pytest.mark.parametrize("settings", [
     {}, {"learn_discount": False}, {"learn_dynamics": False, "max_discount": None},
     {"objective": "her"}, {"objective": "sac"}, {"kl_weight": "auto"},
+    {"dynamics_members": 3, "disagreement_weight": -2.0},
 ])  # fmt: skip
 def test_what_is_shown_is_what_is_trained_with(settings):
     learner = make_learner(**settings)
@@ -108,7 +110,8 @@ def test_what_is_shown_is_what_is_trained_with(settings):
     batch = Batch(rows, prepare(learner.networks, rows), noise)
     update = compute_update(learner.networks, learner.objective, batch)
     logged = compute_metrics(learner.networks, batch, update)
-    for name in ("reward", "discount", "log_prob_goal", "discount_kl", "effective_horizon"):
+    of_backup = ("reward", "discount", "log_prob_goal", "discount_kl", "disagreement")
+    for name in (*of_backup, "effective_horizon"):
         assert (name in found) == (name in logged)
         if name in logged:
             np.testing.assert_allclose(found[name], logged[name].detach(), rtol=1e-5, atol=1e-6)
@@ -196,6 +199,7 @@ def test_the_horizon_is_finite():
 @pytest.mark.parametrize("distribution", ["laplace", "gaussian"])
 def test_coverage_of_the_right_scale_is_nominal(distribution):
     dynamics = GoalDynamics(2, 3, [4], distribution)
+    mixture = DynamicsEnsemble(2, 3, [4], distribution, num_members=2)
     scale = torch.tensor([0.01, 0.2, 3.0])
     kind = torch.distributions.Laplace if distribution == "laplace" else torch.distributions.Normal
     torch.manual_seed(0)
@@ -206,6 +210,16 @@ def test_coverage_of_the_right_scale_is_nominal(distribution):
         np.testing.assert_allclose(coverage(found[:, i], nominal), nominal, atol=0.01)
     wide = dynamics.central_probability(deviation, (2 * scale).log().expand_as(deviation)).numpy()
     assert (coverage(wide, nominal) > nominal).all()
+
+    # Realised by either model, which are two of the second coordinate's scales apart.
+    apart = torch.tensor([[[0.0]], [[0.4]]])
+    place = deviation + apart[torch.randint(2, (20_000,)), 0]
+    log_scales = scale.log().expand(2, 20_000, 3)
+    found = mixture.central_probability(place - apart, log_scales).numpy()
+    alone = mixture.central_probability((place - apart)[:1], log_scales[:1]).numpy()
+    for i in range(3):
+        np.testing.assert_allclose(coverage(found[:, i], nominal), nominal, atol=0.01)
+    assert (coverage(alone[:, 1], nominal) < nominal - 0.01).all()
 
 
 def test_predictions_are_in_the_units_of_the_task(known_module):

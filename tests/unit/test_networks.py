@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rllib_odac.agent.critics import CriticEnsemble
+from rllib_odac.agent.dynamics_ensemble import DynamicsEnsemble
 from rllib_odac.agent.networks import GoalDynamics, RunningNormalizer
 from rllib_odac.agent.policies import SquashedGaussianPolicy
 
@@ -35,12 +36,20 @@ def quadrature(dim):
 @pytest.mark.parametrize("distribution", ["laplace", "gaussian"])
 @pytest.mark.parametrize("background", [0.0, 0.05, 0.5])
 def test_density_integrates_to_one_over_all_goals(dim, distribution, background):
-    dynamics = GoalDynamics(3, dim, (8,), distribution, background=background)
+    settings = {"distribution": distribution, "background": background}
+    dynamics = GoalDynamics(3, dim, (8,), **settings)
     points, weights = quadrature(dim)
     log_scale = torch.log(torch.tensor([0.3, 0.4, 0.5], dtype=torch.float64)[:dim])
     for mean in (0.0, MEAN):
         log_prob = dynamics.log_prob(points, points - mean, log_scale.expand_as(points))
         assert abs(float((log_prob.exp() * weights).sum()) - 1) < 1e-3
+
+    mixture = DynamicsEnsemble(3, dim, (8,), num_members=3, **settings)
+    apart = torch.tensor([[0.0] * dim, [MEAN] * dim, [MEAN, 0.0, 0.0][:dim]])[:, None]
+    log_scales = log_scale + torch.tensor([0.0, 0.2, -0.3])[:, None, None]
+    log_prob = mixture.mixed(mixture.member_log_probs(points, points, apart, log_scales))
+    assert log_prob.shape == weights.shape
+    assert abs(float((log_prob.exp() * weights).sum()) - 1) < 1e-3
 
 
 def test_the_background_is_the_same_from_every_state():

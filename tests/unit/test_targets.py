@@ -54,10 +54,18 @@ def next_kl(learner, batch):
     return action_prior_kl(log_prob, actions)
 
 
-@pytest.mark.parametrize("objective", ["odac", "her"])
-def test_a_target_of_several_steps_is_the_backup_along_them(objective):
-    settings = {"objective": objective, "success_distance": 0.5}
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"objective": "odac"},
+        {"objective": "her", "success_distance": 0.5},
+        {"objective": "odac", "dynamics_members": 3, "disagreement_weight": -2.0},
+    ],
+    ids=str,
+)
+def test_a_target_of_several_steps_is_the_backup_along_them(settings):
     learner = make_learner(target_steps=3, **settings)
+    dynamics, weight = learner.networks.dynamics, settings.get("disagreement_weight", 0.0)
     steps = learner.replay.sample_steps(64, 3)
     [batch] = make_batches(learner.networks, steps, 64, torch.Generator().manual_seed(0))
     update = compute_update(learner.networks, learner.objective, batch)
@@ -73,13 +81,17 @@ def test_a_target_of_several_steps_is_the_backup_along_them(objective):
             one = step.map(lambda column, row=row: column[row : row + 1])
             rows = Batch(one, prepare(learner.networks, one), torch.zeros(2, 1, 2))
             with torch.no_grad():
-                mean, log_scale = learner.networks.dynamics(rows.inputs.state_action)
-                log_prob = learner.networks.dynamics.log_prob(
-                    rows.inputs.goal, rows.inputs.goal_offset - mean, log_scale
+                mean, log_scale = dynamics(rows.inputs.state_action)
+                log_prob = dynamics.mixed(
+                    dynamics.member_log_probs(
+                        rows.inputs.goal, rows.inputs.goal_offset, mean, log_scale
+                    )
                 )
             judged = JudgedTransitions(one, log_prob, learner.networks.goal_scale)
             backup = learner.objective.reward_and_discount(judged, value)
             value = backup.reward + backup.discount * value - cost[row]
+            if weight:
+                value += weight * dynamics.disagreement(mean)
         assert float(value) == pytest.approx(float(update.predictions.next_value[row]), abs=1e-4)
 
 

@@ -24,12 +24,14 @@ class JudgedTransitions(NamedTuple):
         log_prob_goal: (B,) log p_ψ(g | s, a) in nats, as a density in goal scales.
         goal_scale: () unit of goals, in the environment's units.
         learned_reward: (B,) of the objective's `Auxiliary`, where it gives one.
+        disagreement: (B,) of the models that p_ψ is a mixture of, in goal scales; None of one.
     """
 
     transitions: Transitions
     log_prob_goal: Tensor
     goal_scale: Tensor
     learned_reward: Tensor | None = None
+    disagreement: Tensor | None = None
 
 
 class RewardAndDiscount(NamedTuple):
