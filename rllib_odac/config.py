@@ -16,7 +16,7 @@ from ray.util import log_once
 from rllib_odac.agent.action_prior import BEHAVIOR, PREVIOUS, UNIFORM, find_factory
 from rllib_odac.agent.objectives import Objective, make_objective, objective_class
 from rllib_odac.agent.rules import Rules
-from rllib_odac.data.load import check_log, logged_spaces
+from rllib_odac.data.load import check_log, check_rollouts, logged_spaces
 from rllib_odac.envs import make_env
 from rllib_odac.envs.actions import Actions, actions_of
 from rllib_odac.envs.goals import Goals
@@ -179,6 +179,10 @@ class ODACConfig(AlgorithmConfig, Settings):
             find_factory(self.action_prior)
         objective = self.build_objective()
         self.rules.check(self.kl_weight, objective)
+        if self.rollout_weight and not self.learns_dynamics:
+            raise ValueError(
+                f"rollout_weight is {self.rollout_weight}, but must be 0 unless p_ψ is learned."
+            )
         if self.disagreement_weight and not (self.learns_dynamics and self.dynamics_members > 1):
             raise ValueError(
                 f"disagreement_weight is {self.disagreement_weight}, but must be 0 unless p_ψ is "
@@ -207,7 +211,7 @@ class ODACConfig(AlgorithmConfig, Settings):
         chosen |= objective_class(self.objective).rules
         given = {name: getattr(self, name) for name in chosen}
         chosen |= {name: value for name, value in given.items() if value != "auto"}
-        of_rules = ("expectile", "bc_weight", "disagreement_weight")
+        of_rules = ("expectile", "bc_weight", "rollout_weight", "disagreement_weight")
         return Rules(**{name: getattr(self, name) for name in of_rules}, **chosen)
 
     def check_environment(self) -> None:
@@ -216,6 +220,7 @@ class ODACConfig(AlgorithmConfig, Settings):
         Raises:
             ValueError: If there is none of that name, or its spaces do not fit.
         """
+        check_rollouts(self)
         if self.env is None:
             if self.offline and self.data is not None:
                 self.environment(**logged_spaces(self.data, self.data_goal))

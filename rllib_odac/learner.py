@@ -40,7 +40,8 @@ from rllib_odac.agent.executor import (
 from rllib_odac.agent.goal_units import goal_units
 from rllib_odac.agent.networks import power_sums
 from rllib_odac.agent.precision import flushed_denormals, matmul_precision, round_products
-from rllib_odac.agent.update import Update, compute_update
+from rllib_odac.agent.rollouts import update_rule
+from rllib_odac.agent.update import Update
 from rllib_odac.agent.update_metrics import compute_metrics
 from rllib_odac.metrics import means, quantiles
 from rllib_odac.ray_compat import recompute_in_backward_pass
@@ -77,11 +78,11 @@ class ODACTorchLearner(TorchLearner):
         networks = self.networks
         round_products(networks, config.autocast)
         self.objective = config.build_objective()
-        self._compute_update = compute_update
+        self._compute_update = update_rule(networks.rules)
         if config.torch_compile_learner:
             recompute_in_backward_pass()
             self._compute_update = torch.compile(
-                compute_update,
+                self._compute_update,
                 backend=config.torch_compile_learner_dynamo_backend,
                 mode=config.torch_compile_learner_dynamo_mode,
             )

@@ -45,6 +45,7 @@ LEARNING: dict[str, Metric] = {
         "−E[log π_β(a|s)] of replayed actions, where it is learned", "nats"
     ),
     "conservative_loss": Metric("weighted penalty on values of actions not replayed", "nats"),
+    "rollout_loss": Metric("weighted critic_loss of steps that p_ψ makes up", "nats²"),
     "q_value": Metric("Q(s,a,g) of replayed actions", "nats"),
     "reward": Metric("r = q_Δ(1) log p_ψ(g|s,a) − KL(q_Δ‖p_Δ), or the method's own", "nats"),
     "discount": Metric("q_Δ(0|s,a), the inferred probability of going on", "1"),

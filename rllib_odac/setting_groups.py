@@ -134,6 +134,8 @@ class RuleSettings:
     Where the `dynamics_members` predict far from each other the replay does not say what comes
     next. A negative `disagreement_weight` keeps away from there, as logs ask for; a positive one
     draws exploration there, up to the value of a goal that is surely reached, which limits targets.
+    With a `rollout_weight` critics learn from steps that p_ψ makes up besides, one of the policy
+    from each replayed state, where the observation is the achieved goal and nothing else.
     """
 
     action_prior: Any = setting(
@@ -161,6 +163,9 @@ class RuleSettings:
         "auto",
         NON_NEGATIVE.or_auto(),
         "weight of a penalty on values of actions that are not in the replay",
+    )
+    rollout_weight: float = setting(
+        0.0, NON_NEGATIVE, "weight of steps that p_ψ makes up, beside replayed ones, for critics"
     )
     disagreement_weight: float = setting(
         0.0,

@@ -61,6 +61,7 @@ class Batch(NamedTuple):
         target_critics: (M,) the critics whose minimum the target takes; None for all.
         auxiliary_noise: (B, G) standard normal, where the objective has an `Auxiliary`.
         following: The n − 1 steps that follow, where targets are of n steps.
+        chance: (B, G + 1) uniform in [0, 1), where p_ψ makes up steps.
     """
 
     transitions: Transitions
@@ -69,6 +70,7 @@ class Batch(NamedTuple):
     target_critics: Tensor | None = None
     auxiliary_noise: Tensor | None = None
     following: tuple[FollowingStep, ...] = ()
+    chance: Tensor | None = None
 
     @property
     def last(self) -> Transitions:
@@ -168,5 +170,10 @@ def make_batches(
     following: list[tuple[FollowingStep, ...]] = [()] * len(transitions)
     if len(steps) > 1:
         following = list(prepare_following(networks, steps[1:], batch_size))
-    columns = zip(transitions, inputs, noise, chosen, auxiliary_noise, following, strict=True)
-    return [Batch(*rows) for rows in columns]
+    chance: list[Tensor | None] = [None] * len(transitions)
+    if networks.rules.rollout_weight > 0:
+        size = len(draw.goal), networks.goal_dim + 1
+        drawn = torch.rand(size, generator=generator, device=device)
+        chance = list(torch.split(drawn, batch_size))
+    columns = (transitions, inputs, noise, chosen, auxiliary_noise, following, chance)
+    return [Batch(*rows) for rows in zip(*columns, strict=True)]

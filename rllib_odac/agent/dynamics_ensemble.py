@@ -72,6 +72,12 @@ class DynamicsEnsemble(GoalDynamics):
         """(B, G) the mean over members of (E, B, G)."""
         return values.mean(0)
 
+    def draw(self, displacement: Tensor, log_scale: Tensor, chance: Tensor) -> Tensor:
+        """(B, G) each by one of the members; see `GoalDynamics`."""
+        chosen = (chance[:, -1] * self.members.num_members).long()
+        rows = torch.arange(len(chosen), device=chosen.device)
+        return super().draw(displacement[chosen, rows], log_scale[chosen, rows], chance)
+
     def disagreement(self, displacement: Tensor) -> Tensor:
         """(B,) ( (1/E) Σ_e ‖μ_e − μ̄‖² )^½ in goal scales, constant.
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from rllib_odac.agent.precision import RoundedProducts, rounds_products
 from rllib_odac.maths.losses import LOG_2
 
+HALF = 0.5 - 1e-6  # of a uniform number, short of where quantiles are infinite
 STD_FLOOR = 1e-4  # of normalised features, in their units
 
 
@@ -150,6 +151,21 @@ class GoalDynamics(nn.Module):
     def averaged(self, values: Tensor) -> Tensor:
         """(B, G) the mean over models of what each of them says."""
         return values
+
+    def draw(self, displacement: Tensor, log_scale: Tensor, chance: Tensor) -> Tensor:
+        """(B, G) displacements drawn from the learned part, without the background.
+
+        Args:
+            displacement: μ as `forward` gives it.
+            log_scale: log b as `forward` gives it.
+            chance: (B, G + 1) uniform in [0, 1); the last chooses among the models of an ensemble.
+        """
+        centred = (chance[:, :-1] - 0.5).clamp(-HALF, HALF)
+        if self.distribution == "laplace":
+            standard = -centred.sign() * torch.log1p(-2 * centred.abs())
+        else:
+            standard = math.sqrt(2) * torch.erfinv(2 * centred)
+        return displacement + log_scale.exp() * standard
 
     def disagreement(self, displacement: Tensor) -> Tensor | None:
         """(B,) how far the models of an ensemble are apart; None where there is one."""

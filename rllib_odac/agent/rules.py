@@ -28,6 +28,7 @@ class Rules:
         bc_weight: Weight of that likelihood.
         conservative_weight: Weight of a penalty on values of actions that the replay does not hold
             (Kumar et al. 2020, arXiv 2006.04779); 0 for none.
+        rollout_weight: Weight of steps that p_ψ makes up in the critics' loss; see `rollouts`.
         disagreement_weight: w_u, of the disagreement of p_ψ's models in rewards; see `back_up`.
     """
 
@@ -36,6 +37,7 @@ class Rules:
     extraction: str = POSTERIOR
     bc_weight: float = 0.03
     conservative_weight: float = 0.0
+    rollout_weight: float = 0.0
     disagreement_weight: float = 0.0
 
     @property

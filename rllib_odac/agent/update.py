@@ -114,9 +114,8 @@ def compute_update(networks: ActorCritic, objective: Objective, batch: Batch) ->
         if low is not None or high is not None:
             next_value = next_value.clamp(low, high)
         reward = None if auxiliary is None else auxiliary.reward
-        judged = JudgedTransitions(
-            transitions, log_prob_goal, networks.goal_scale, reward, disagreement
-        )
+        unit = networks.goal_scale
+        judged = JudgedTransitions(transitions, log_prob_goal, unit, reward, disagreement)
         next_value = value_ahead(networks, objective, batch, judged, next_value, kl_cost)
         backup = back_up(networks, objective, judged, next_value)
         target = bellman_target(backup.reward, backup.discount, next_value)

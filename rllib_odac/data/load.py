@@ -21,6 +21,7 @@ from rllib_odac.replay.episodes import GoalEpisode
 from rllib_odac.storage import Storage
 
 if TYPE_CHECKING:
+    from rllib_odac.config import ODACConfig
     from rllib_odac.learner import ODACTorchLearner
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,28 @@ def check_log(
                 f"{episode.where}: {name} has {found} numbers a row, but must have {width} as "
                 f"'{env}'{cure if name == 'desired_goal' else ''}."
             )
+
+
+def check_rollouts(config: ODACConfig) -> None:
+    """Checks that goals are all that is observed, where p_ψ is to make up steps.
+
+    Raises:
+        ValueError: If observations say more than the achieved goal.
+    """
+    if config.rollout_weight == 0:
+        return
+    where = str(config.env if config.data is None else config.data)
+    if config.data is None:
+        env: Any = config.make_env()
+        state, _ = env.reset(seed=0)
+        env.close()
+    else:
+        state = vars(next(read_episodes(config.data, config.data_goal)))
+    if not np.array_equal(state["observation"], state["achieved_goal"]):
+        raise ValueError(
+            f"rollout_weight is {config.rollout_weight}, but must be 0 where observations are more "
+            f"than the achieved goal, which is all that p_ψ predicts, as in '{where}'."
+        )
 
 
 def logged_spaces(path: str, goal: Sequence[int] | None) -> dict[str, gym.Space[Any]]:

@@ -59,6 +59,7 @@ def test_evaluated_in_an_environment_and_restored_bit_for_bit(ray_cluster, log, 
         kl_weight=0.5,
         dynamics_members=3,
         disagreement_weight=-1.0,
+        rollout_weight=0.5,
     ).offline_data(input_=log)
     algorithm = config.build_algo()
     result = algorithm.train()

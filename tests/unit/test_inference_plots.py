@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
+from matplotlib.image import imread
 
 from rllib_odac.evaluation import inference_plots as plots
 
@@ -17,3 +19,18 @@ def test_episodes_without_pictures_and_goals_never_reached_are_drawn(tmp_path):
     never = np.full(3, np.nan)
     plots.plot_termination(np.full(11, 1 / 11), np.full(11, 1 / 11), never, never, files[2])
     assert all(file.read_bytes().startswith(b"\x89PNG") for file in files)
+
+
+def test_the_calibration_of_several_models_has_a_third_picture(tmp_path):
+    rng = np.random.default_rng(0)
+    prediction = {
+        "predicted": rng.normal(size=(40, 2)),
+        "realised": rng.normal(size=(40, 2)),
+        "central_probability": rng.uniform(size=(40, 2)),
+    }
+    widths = []
+    for name in ("one", "several"):
+        plots.plot_calibration(prediction, "m", tmp_path / f"{name}.png")
+        widths.append(imread(tmp_path / f"{name}.png").shape[1])
+        prediction["disagreement"] = np.append(rng.uniform(size=39), 0.0)  # no logarithm
+    assert widths[1] == pytest.approx(1.5 * widths[0], rel=0.01)

@@ -28,7 +28,7 @@ def test_the_page_of_metrics_is_the_code():
 def test_a_learner_reports_every_quantity_of_its_last_update():
     of_a_log = {"action_prior": "behavior", "values": "soft", "conservative_weight": 1.0}
     learned = {}
-    for settings in (of_a_log, {"kl_weight": "auto", "dynamics_members": 2}):
+    for settings in (of_a_log, {"kl_weight": "auto", "dynamics_members": 2, "rollout_weight": 1.0}):
         learner = make_learner(**settings)
         learned |= learner.update(num_updates=3)[DEFAULT_MODULE_ID]
     values = {name: float(learned[name]) for name in metrics.LEARNING}
