@@ -52,6 +52,7 @@ TUNED = {
     "grid_world": ("Four rooms", "four_rooms.csv: tuned"),
     "bit_flip": ("Sixteen bits", "discrete.csv: BitFlip"),
     "panda_push": ("Panda Push", OTHERS),
+    "parking": ("Parking", OTHERS),
     "sawyer_window": ("Sawyer Window", OLD_STUDIES),
     "sawyer_faucet": ("Sawyer Faucet", OLD_STUDIES),
     "sawyer_push": ("Sawyer Push", None),
