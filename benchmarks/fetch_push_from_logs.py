@@ -7,7 +7,8 @@ writes 100,000 steps of random actions and 100,000 of this policy, sampled, ever
 From this log alone each method makes the same number of updates with each of three seeds; then ODAC
 goes on in the environment from the networks it has, half of each batch from the log. A row is the
 last evaluation: deterministic actions, 100 goals that training never uses. Started again, it goes
-on. Trials that chose the weight of cloning are in the same file, called by it, of seed 9.
+on. Trials are in the same file, of seed 9, called by what they try: weights of cloning, by which
+that of the methods was chosen, and several models with a penalty where they disagree.
 """
 
 from __future__ import annotations
