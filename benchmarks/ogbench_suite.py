@@ -17,47 +17,53 @@ from typing import Any
 import pandas as pd
 from ogbench_data import make_data
 
+from rllib_odac.envs.ogbench import PLACES
 from rllib_odac.experiments.run import Run
 from rllib_odac.experiments.spec import RunSpec
 from rllib_odac.runtime.cluster import join_or_start
 
 RESULTS = Path(__file__).parent / "results" / "ogbench.csv"
 TASKS, EVALUATIONS = 5, 3
-METHODS: dict[str, tuple[str, dict[str, Any]]] = {
-    "odac": ("odac", {}),
-    "gciql": ("gciql", {}),
-    "gcbc": ("gcbc", {}),
-}
-SETTINGS: dict[str, Any] = {
-    "lr": 3e-4,
-    "tau": 0.01,
-    "prior_discount": 0.995,
-    "layer_norm": "critics",
-    "target_steps": 10,
-    "bc_weight": 0.03,
+COMMON: dict[str, Any] = {
     "replay_capacity": 1_100_000,
     "num_envs_per_env_runner": 25,
+    "layer_norm": "critics",
+}
+WALKING = COMMON | {  # of all mazes: a value in nats that falls with the way, far from the goal too
+    "hidden": [128, 128],
+    "fourier_features": 64,
+    "values": "returns",
+    "extraction": "advantage",
+    "target_steps": 25,
+    "num_critics": 1,
+    "prior_discount": 0.975,
+    "max_discount": None,
+    "tau": 0.01,
+}
+CLIMBING = COMMON | {  # what Q(s, a, g) says of actions, near those of the data
+    "lr": 3e-4,
+    "target_steps": 10,
+    "prior_discount": 0.995,
+    "tau": 0.01,
+}
+METHODS: dict[str, dict[str, Any]] = {  # by scene
+    "odac": {"pointmaze": WALKING, "cube": CLIMBING},
+    "gciql": {"pointmaze": CLIMBING, "cube": CLIMBING},
 }
 
 
 def train(task: str, method: str, seed: int, given: argparse.Namespace) -> dict[str, Any]:
     """One run, which goes on where it stopped, and its row."""
     environment, _, _ = task.rpartition("-")
+    scene, _, _ = task.partition("-")
     data = given.data / f"{task}.npz"
     if not data.exists():
         make_data(task, data)
-    objective, settings = METHODS[method]
-    settings = SETTINGS | settings | given.settings
-    settings |= {
-        "hidden": given.hidden,
-        "train_batch_size_per_learner": given.batch,
-        "data": str(data),
-        "data_goal": [0, 1],
-        "offline": True,
-    }
+    settings = METHODS[method][scene] | given.settings
+    settings |= {"data": str(data), "data_goal": PLACES[environment][0], "offline": True}
     spec = RunSpec(
         env=f"rllib_odac.envs.ogbench:ogbench/{environment}-v0",
-        objective=objective,
+        objective=method,
         steps=given.updates,
         seed=seed,
         settings=settings,
@@ -78,8 +84,8 @@ def train(task: str, method: str, seed: int, given: argparse.Namespace) -> dict[
         "success_rate": round(float(last["success_rate"].mean()), 4),
         "best": float(progress["success_rate"].max()),
         "updates": int(progress["updates"].iloc[-1]),
-        "batch": given.batch,
-        "hidden": "x".join(map(str, given.hidden)),
+        "batch": settings.get("train_batch_size_per_learner", 256),
+        "hidden": "x".join(map(str, settings.get("hidden", [256, 256]))),
         "episodes": TASKS * given.episodes,
         "train_s": float(progress["wall_s"].iloc[-1]),
         "settings": json.dumps(settings | {"data": data.name}, sort_keys=True),
@@ -100,8 +106,6 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=100_000)
     parser.add_argument("--every", type=int, default=10_000, help="updates between evaluations")
     parser.add_argument("--episodes", type=int, default=50, help="of each task an evaluation")
-    parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--hidden", nargs="+", type=int, default=[256, 256])
     parser.add_argument("--settings", type=json.loads, default={}, help="further ones, as JSON")
     parser.add_argument("--label", default="", help="after the method's name, for a trial")
     parser.add_argument("--data", type=Path, default=Path("runs/ogbench_data"))

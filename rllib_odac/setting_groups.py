@@ -126,10 +126,12 @@ class RuleSettings:
 
     "explicit" values are those of the policy's own actions. "expectile" and "soft" ones come from
     replayed actions alone, as logs ask for: an upper expectile, or w log E_{a~π_β} exp(Q/w), w the
-    KL weight. The policy follows the "posterior", or imitates replayed actions by their
-    "advantage", or does both, as "ddpg_bc"; "imitation" looks at no value. "auto" is the
-    objective's choice: that of most is "explicit" and "posterior" where an environment is at hand,
-    and "expectile" and "ddpg_bc" where `offline`, without a penalty on values.
+    KL weight. "returns" learn V(s, g) alone, an upper expectile of targets of `target_steps` along
+    the log, which see far in few updates; a stochastic world makes them too high. The policy
+    follows the "posterior", or imitates replayed actions by their "advantage", or does both, as
+    "ddpg_bc"; "imitation" looks at no value. "auto" is the objective's choice: that of most is
+    "explicit" and "posterior" where an environment is at hand, and "expectile" and "ddpg_bc" where
+    `offline`, without a penalty on values.
 
     Where the `dynamics_members` predict far from each other the replay does not say what comes
     next. A negative `disagreement_weight` keeps away from there, as logs ask for; a positive one
@@ -148,7 +150,9 @@ class RuleSettings:
         1000, COUNT, 'between two moves of the prior "previous"', "updates", network=True
     )
     values: str = setting(
-        "auto", one_of("auto", "explicit", "expectile", "soft"), "how V(s', g) is estimated"
+        "auto",
+        one_of("auto", "explicit", "expectile", "soft", "returns"),
+        "how V(s', g) is estimated",
     )
     expectile: float = setting(0.9, FRACTION, "τ of values by expectile")
     extraction: str = setting(
@@ -200,6 +204,12 @@ class UpdateSettings:
         (256, 256), WIDTHS, "widths of the hidden layers of every network", network=True
     )
     num_critics: int = setting(2, COUNT, "critics, whose minimum is used", network=True)
+    fourier_features: int = setting(
+        0,
+        COUNT_FROM_0,
+        "fixed random sines of their inputs that policy and values see besides",
+        network=True,
+    )
     layer_norm: str = setting(
         "none",
         one_of("none", "critics", "all"),

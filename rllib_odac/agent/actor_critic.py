@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from rllib_odac.agent.action_prior import ActionPriorFactory, make_action_prior
-from rllib_odac.agent.critics import ActionCritics, CriticEnsemble
+from rllib_odac.agent.critics import ActionCritics, CriticEnsemble, StateCritics
 from rllib_odac.agent.dynamics_ensemble import DynamicsEnsemble
 from rllib_odac.agent.networks import (
+    FourierFeatures,
     GoalDynamics,
     RunningNormalizer,
     mlp,
@@ -20,7 +21,7 @@ from rllib_odac.agent.networks import (
 )
 from rllib_odac.agent.objectives.auxiliary import Auxiliary, LearnedValues
 from rllib_odac.agent.policies import CategoricalPolicy, SquashedGaussianPolicy
-from rllib_odac.agent.rules import Rules
+from rllib_odac.agent.rules import RETURNS, Rules
 
 EXPLICIT_POSTERIOR = Rules()
 INITIAL_KL_WEIGHT = 0.1  # where `kl_weight="auto"` starts
@@ -38,6 +39,7 @@ class ActorCritic(nn.Module):
         hidden: Widths of the hidden layers of every network.
         kl_weight: Weight of KL(π‖p) in the value, or "auto" to learn it.
         num_critics: E.
+        fourier_features: Sines of their inputs that policy and values see besides.
         layer_norm: Whose hidden layers are normalised: "none", those of "critics" or of "all".
         target_critics: M, of which the target takes the minimum; None for all E.
         dynamics_distribution: "laplace" or "gaussian".
@@ -69,6 +71,7 @@ class ActorCritic(nn.Module):
         hidden: Sequence[int],
         kl_weight: float | str,
         num_critics: int = 2,
+        fourier_features: int = 0,
         layer_norm: str = "none",
         target_critics: int | None = None,
         dynamics_distribution: str = "laplace",
@@ -100,7 +103,12 @@ class ActorCritic(nn.Module):
         self.register_buffer("goal_scale_known", torch.zeros((), dtype=torch.bool))
         everywhere = layer_norm == "all"
         policy_class = CategoricalPolicy if is_finite else SquashedGaussianPolicy
-        self.policy = policy_class(state_dim + goal_dim, action_dim, hidden, everywhere)
+
+        def features() -> FourierFeatures | None:
+            parts = [observation_dim, goal_dim, goal_dim]  # of `policy_inputs`
+            return FourierFeatures(parts, fourier_features) if fourier_features else None
+
+        self.policy = policy_class(state_dim + goal_dim, action_dim, hidden, everywhere, features())
         if isinstance(kl_weight, str):  # "auto"
             self.log_kl_weight = nn.Parameter(torch.tensor(math.log(INITIAL_KL_WEIGHT)))
         else:
@@ -111,9 +119,16 @@ class ActorCritic(nn.Module):
         if isinstance(auxiliary, LearnedValues):
             num_critics = 0  # it has its own
         critic_class = ActionCritics if is_finite else CriticEnsemble
+        if rules.values == RETURNS:
+            critic_class = StateCritics
         self.critic, self.target_critic = (
             critic_class(
-                state_dim + goal_dim, action_dim, hidden, num_critics, layer_norm != "none"
+                state_dim + goal_dim,
+                action_dim,
+                hidden,
+                num_critics,
+                layer_norm != "none",
+                features(),
             )
             for _ in range(2)
         )
@@ -149,8 +164,8 @@ class ActorCritic(nn.Module):
             interval=previous_policy_updates,
         )
         self.state_value = (
-            mlp([state_dim + goal_dim, *hidden, 1], layer_norm != "none")
-            if rules.is_in_sample
+            mlp([state_dim + goal_dim, *hidden, 1], layer_norm != "none", features())
+            if rules.fits_values_to_critics
             else None
         )
         # Looking parameters up by name would be a measurable part of an update's time.

@@ -1,7 +1,7 @@
 """Critics Q(s, a, g), evaluated together in batched products.
 
 `CriticEnsemble` takes an action as an input. `ActionCritics` has an output for each of finitely
-many actions, and is linear in a distribution over them.
+many actions, and is linear in a distribution over them. `StateCritics` looks at no action.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rllib_odac.agent.mlp_ensemble import MLPEnsemble, activate
+from rllib_odac.agent.networks import FourierFeatures
 from rllib_odac.agent.precision import rounds_products
 
 
@@ -24,6 +25,7 @@ class CriticEnsemble(MLPEnsemble):
         hidden: Widths of the hidden layers.
         num_critics: E.
         layer_norm: Normalise each hidden layer before its ReLU.
+        features: Of the input, which each critic sees in its place.
     """
 
     def __init__(
@@ -33,8 +35,10 @@ class CriticEnsemble(MLPEnsemble):
         hidden: Sequence[int],
         num_critics: int = 2,
         layer_norm: bool = False,
+        features: FourierFeatures | None = None,
     ) -> None:
-        super().__init__(self._sizes(input_dim, action_dim, hidden), num_critics, layer_norm)
+        sizes = self._sizes(input_dim, action_dim, hidden)
+        super().__init__(sizes, num_critics, layer_norm, features)
 
     @staticmethod
     def _sizes(input_dim: int, action_dim: int, hidden: Sequence[int]) -> list[int]:
@@ -53,6 +57,8 @@ class CriticEnsemble(MLPEnsemble):
         Returns:
             (E, B) values.
         """
+        if self.features is not None:
+            inputs = self.features(inputs)
         layers, norms = self._layers, self._norms
         if frozen:
             layers = [(weight.detach(), bias.detach()) for weight, bias in layers]
@@ -111,3 +117,20 @@ class ActionCritics(CriticEnsemble):
         values = self.each(inputs)
         lowest = (values if chosen is None else values[chosen]).amin(0)
         return ((lowest.detach() if frozen else lowest) * actions).sum(-1)
+
+
+class StateCritics(CriticEnsemble):
+    """E independent values V(s, g) in the place of critics: of whatever action.
+
+    Args:
+        As of `CriticEnsemble`.
+    """
+
+    @staticmethod
+    def _sizes(input_dim: int, action_dim: int, hidden: Sequence[int]) -> list[int]:
+        return [input_dim, *hidden, 1]
+
+    def forward(self, inputs: Tensor, actions: Tensor, frozen: bool = False) -> Tensor:
+        """(E, B) values for inputs (B, I); see `CriticEnsemble`."""
+        values: Tensor = super().forward(inputs, actions[:, :0], frozen)
+        return values

@@ -10,10 +10,11 @@ from torch import Tensor
 from rllib_odac.agent.actor_critic import ActorCritic
 from rllib_odac.agent.batch import Batch
 from rllib_odac.agent.critics import ActionCritics
-from rllib_odac.agent.rules import ADVANTAGE, EXPECTILE, IMITATION, POSTERIOR
+from rllib_odac.agent.rules import ADVANTAGE, EXPECTILE, IMITATION, POSTERIOR, RETURNS, Rules
 from rllib_odac.maths.losses import (
     LOG_2,
     advantage_weights,
+    critic_loss,
     expectile_loss,
     linex_loss,
     policy_loss,
@@ -26,24 +27,28 @@ class InSampleValue(NamedTuple):
     Attributes:
         next_value: (B,) V(s', g), constant.
         advantage: (B,) Q̄(s, a, g) − V(s, g) of replayed actions, differentiable to V alone.
-        loss: () that fits V.
+        loss: () that fits V. Both are None where V is in the critics' place.
     """
 
     next_value: Tensor
-    advantage: Tensor
-    loss: Tensor
+    advantage: Tensor | None = None
+    loss: Tensor | None = None
 
 
 def in_sample_value(networks: ActorCritic, batch: Batch, kl_weight: Tensor) -> InSampleValue:
     """V(s, g) from the target critics' values of replayed actions.
 
     Args:
-        networks: With `state_value`.
+        networks: With `state_value`, or with values of "returns".
         batch: B transitions.
         kl_weight: () w, the temperature of the soft value.
     """
-    assert networks.state_value is not None
     inputs, rules = batch.inputs, networks.rules
+    if rules.values == RETURNS:
+        actions = batch.transitions.actions  # which it does not look at
+        with torch.no_grad():
+            return InSampleValue(networks.target_critic.lowest(inputs.next_state_goal, actions))
+    assert networks.state_value is not None
     with torch.no_grad():
         q_value = networks.target_critic.lowest(inputs.state_goal, batch.transitions.actions)
         next_value = networks.state_value(inputs.next_state_goal).squeeze(-1)
@@ -53,6 +58,23 @@ def in_sample_value(networks: ActorCritic, batch: Batch, kl_weight: Tensor) -> I
     else:
         loss = linex_loss(advantage, kl_weight)
     return InSampleValue(next_value, advantage, loss)
+
+
+def fit_loss(
+    rules: Rules, q_values: Tensor, target: Tensor, in_sample: InSampleValue | None
+) -> tuple[Tensor, Tensor | None]:
+    """() loss of critics, and the advantage (B,) of the logged steps as far as there is one.
+
+    Args:
+        rules: Of the update.
+        q_values: (E, B) of replayed actions, or V(s, g) where values are of "returns".
+        target: (B,) constant.
+        in_sample: What V(s, g) says, if there is one.
+    """
+    if rules.values == RETURNS:
+        difference = target - q_values
+        return len(q_values) * expectile_loss(difference, rules.expectile), difference.amin(0)
+    return critic_loss(q_values, target), None if in_sample is None else in_sample.advantage
 
 
 def extraction_loss(
@@ -121,7 +143,7 @@ def losses_of_the_log(
         in_sample: What V(s, g) says, if it is learned.
     """
     losses = {}
-    if in_sample is not None:
+    if in_sample is not None and in_sample.loss is not None:
         losses["state_value_loss"] = in_sample.loss
     if (weight := networks.rules.conservative_weight) > 0:
         losses["conservative_loss"] = weight * conservative_loss(networks, batch, q_values)

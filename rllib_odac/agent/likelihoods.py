@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from rllib_odac.agent.actor_critic import ActorCritic
-from rllib_odac.agent.batch import FollowingStep, Inputs
+from rllib_odac.agent.batch import Batch, Inputs
+from rllib_odac.agent.rules import RETURNS
 
 
 class Likelihoods(NamedTuple):
@@ -40,11 +41,37 @@ def log_likelihoods(networks: ActorCritic, inputs: Inputs) -> Likelihoods:
     return Likelihoods(log_prob_next, log_prob_goal, log_scale, dynamics.disagreement(mean))
 
 
-def likelihood_ahead(
-    networks: ActorCritic, step: FollowingStep, goal: Tensor
+def likelihoods_ahead(networks: ActorCritic, batch: Batch) -> list[tuple[Tensor, Tensor | None]]:
+    """(B,) log p_ψ(g | s, a) of each later step, and the disagreement there, as of `Likelihoods`.
+
+    Where values are of "returns", which pays for many steps, only of the one that ends nearest the
+    goal. The others count as background, so that values are still a lower bound.
+    """
+    goal, steps = batch.inputs.goal, batch.following
+    if networks.rules.values != RETURNS or len(steps) < 2:
+        return [
+            _likelihood_ahead(networks, step.state_action, step.goal_offset, goal) for step in steps
+        ]
+    ends = torch.stack([step.transitions.next_achieved_goal for step in steps])
+    nearest = (ends - batch.transitions.goal).norm(dim=-1).argmin(0)
+    chosen = nearest, torch.arange(len(nearest), device=nearest.device)
+    state_action = torch.stack([step.state_action for step in steps])[chosen]
+    offset = torch.stack([step.goal_offset for step in steps])[chosen]
+    log_prob, disagreement = _likelihood_ahead(networks, state_action, offset, goal)
+    background = networks.dynamics.log_prob_of_background(goal)
+    return [
+        (
+            torch.where(nearest == index, log_prob, background),
+            None if disagreement is None else disagreement * (nearest == index),
+        )
+        for index in range(len(steps))
+    ]
+
+
+def _likelihood_ahead(
+    networks: ActorCritic, state_action: Tensor, goal_offset: Tensor, goal: Tensor
 ) -> tuple[Tensor, Tensor | None]:
-    """(B,) log p_ψ(g | s, a) of a later step, and the disagreement there, as of `Likelihoods`."""
     dynamics = networks.dynamics
-    mean, log_scale = dynamics(step.state_action)
-    log_probs = dynamics.member_log_probs(goal, step.goal_offset, mean, log_scale)
+    mean, log_scale = dynamics(state_action)
+    log_probs = dynamics.member_log_probs(goal, goal_offset, mean, log_scale)
     return dynamics.mixed(log_probs), dynamics.disagreement(mean)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rllib_odac.agent.networks import FourierFeatures
 from rllib_odac.agent.precision import RoundedProducts, rounds_products
 
 
@@ -20,11 +21,21 @@ class MLPEnsemble(RoundedProducts):
         sizes: Widths of inputs, hidden layers and outputs.
         num_members: E.
         layer_norm: Normalise each hidden layer before its ReLU.
+        features: Of the first of the inputs, which the members see in their place.
     """
 
-    def __init__(self, sizes: Sequence[int], num_members: int, layer_norm: bool = False) -> None:
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        num_members: int,
+        layer_norm: bool = False,
+        features: FourierFeatures | None = None,
+    ) -> None:
         super().__init__()
         self.num_members = num_members
+        self.features = features
+        if features is not None:
+            sizes = [sizes[0] + len(features.phases), *sizes[1:]]
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
         for inputs, outputs in pairwise(sizes):
@@ -47,6 +58,8 @@ class MLPEnsemble(RoundedProducts):
     @rounds_products
     def each(self, inputs: Tensor) -> Tensor:
         """(E, B, O) what each member says of inputs (B, I)."""
+        if self.features is not None:
+            inputs = self.features(inputs)
         weight, bias = self._layers[0]
         hidden = torch.baddbmm(bias, self._for_each(inputs), weight)
         for index, (weight, bias) in enumerate(self._layers[1:]):

@@ -15,6 +15,7 @@ from rllib_odac.maths.losses import LOG_2
 
 HALF = 0.5 - 1e-6  # of a uniform number, short of where quantiles are infinite
 STD_FLOOR = 1e-4  # of normalised features, in their units
+FREQUENCY = 3.0  # of Fourier features, root mean square, in radians a unit of inputs
 
 
 class MLP(nn.Sequential, RoundedProducts):
@@ -27,12 +28,46 @@ class MLP(nn.Sequential, RoundedProducts):
         return outputs
 
 
-def mlp(sizes: Sequence[int], layer_norm: bool = False) -> MLP:
+class FourierFeatures(nn.Module):
+    """Inputs (..., I), and sines (..., N) of fixed random directions in them.
+
+    Layers of ReLUs learn smooth functions first, and a value that jumps at a wall last; of sines
+    they learn it soon (Tancik et al. 2020, arXiv 2006.10739; of values, Yang et al. 2022, arXiv
+    2206.04672). A sine looks at one part of the inputs: a wall is where it is for every goal.
+
+    Args:
+        parts: Widths of the parts, which add up to I.
+        count: N.
+    """
+
+    frequencies: Tensor
+    phases: Tensor
+
+    def __init__(self, parts: Sequence[int], count: int) -> None:
+        super().__init__()
+        part_of_input = torch.arange(len(parts)).repeat_interleave(torch.tensor(parts))
+        sees = part_of_input.unsqueeze(-1) == torch.arange(count) % len(parts)
+        scale = FREQUENCY / sees.sum(0).clamp_min(1).sqrt()
+        self.register_buffer("frequencies", scale * sees * torch.randn(sum(parts), count))
+        self.register_buffer("phases", 2 * math.pi * torch.rand(count))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(..., I + N)."""
+        return torch.cat([inputs, torch.sin(inputs @ self.frequencies + self.phases)], dim=-1)
+
+
+def mlp(
+    sizes: Sequence[int], layer_norm: bool = False, features: FourierFeatures | None = None
+) -> MLP:
     """Linear layers with ReLU between them: sizes = [inputs, hidden..., outputs].
 
-    With `layer_norm` each hidden layer is normalised before its ReLU.
+    With `layer_norm` each hidden layer is normalised before its ReLU. The first one sees the
+    `features` of inputs, if there are any.
     """
     layers: list[nn.Module] = []
+    if features is not None:
+        layers.append(features)
+        sizes = [sizes[0] + len(features.phases), *sizes[1:]]
     for inputs, outputs in pairwise(sizes[:-1]):
         layers.append(nn.Linear(inputs, outputs))
         if layer_norm:
@@ -125,8 +160,14 @@ class GoalDynamics(nn.Module):
         log_prob = log_prob.sum(-1)
         if self.background == 0.0:
             return log_prob
-        log_background = math.log(self.background) - self.goal_dim * LOG_2 - goal.abs().sum(-1)
-        return torch.logaddexp(log_prob + math.log1p(-self.background), log_background)
+        return torch.logaddexp(
+            log_prob + math.log1p(-self.background), self.log_prob_of_background(goal)
+        )
+
+    def log_prob_of_background(self, goal: Tensor) -> Tensor:
+        """(...) log(ε m(goal)) of goals (..., G) as of `log_prob`: the least that p can be."""
+        log_weight = math.log(self.background) if self.background > 0 else -math.inf
+        return log_weight - self.goal_dim * LOG_2 - goal.abs().sum(-1)
 
     def member_log_probs(
         self, goal: Tensor, way: Tensor, displacement: Tensor, log_scale: Tensor

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rllib_odac.agent.networks import mlp
+from rllib_odac.agent.networks import FourierFeatures, mlp
 from rllib_odac.maths.losses import LOG_2, gaussian_kl
 
 LOG_STD_RANGE = (-5.0, 2.0)
@@ -36,14 +36,20 @@ class SquashedGaussianPolicy(nn.Module):
         action_dim: A.
         hidden: Widths of the hidden layers.
         layer_norm: Normalise each hidden layer before its ReLU.
+        features: Of the input, which it sees in its place.
     """
 
     def __init__(
-        self, input_dim: int, action_dim: int, hidden: Sequence[int], layer_norm: bool = False
+        self,
+        input_dim: int,
+        action_dim: int,
+        hidden: Sequence[int],
+        layer_norm: bool = False,
+        features: FourierFeatures | None = None,
     ) -> None:
         super().__init__()
         self.action_dim = action_dim
-        self.net = mlp([input_dim, *hidden, 2 * action_dim], layer_norm)
+        self.net = mlp([input_dim, *hidden, 2 * action_dim], layer_norm, features)
 
     @property
     def target_kl(self) -> float:
@@ -109,14 +115,20 @@ class CategoricalPolicy(nn.Module):
         action_dim: n.
         hidden: Widths of the hidden layers.
         layer_norm: Normalise each hidden layer before its ReLU.
+        features: Of the input, which it sees in its place.
     """
 
     def __init__(
-        self, input_dim: int, action_dim: int, hidden: Sequence[int], layer_norm: bool = False
+        self,
+        input_dim: int,
+        action_dim: int,
+        hidden: Sequence[int],
+        layer_norm: bool = False,
+        features: FourierFeatures | None = None,
     ) -> None:
         super().__init__()
         self.action_dim = action_dim
-        self.net = mlp([input_dim, *hidden, action_dim], layer_norm)
+        self.net = mlp([input_dim, *hidden, action_dim], layer_norm, features)
 
     @property
     def target_kl(self) -> float:

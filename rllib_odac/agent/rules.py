@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rllib_odac.agent.objectives import Objective
 
-EXPLICIT, EXPECTILE, SOFT = "explicit", "expectile", "soft"
+EXPLICIT, EXPECTILE, SOFT, RETURNS = "explicit", "expectile", "soft", "returns"
 POSTERIOR, ADVANTAGE, DDPG_BC, IMITATION = "posterior", "advantage", "ddpg_bc", "imitation"
 
 
@@ -19,7 +19,10 @@ class Rules:
     Attributes:
         values: V(s', g) is "explicit", Q − w KL of a fresh action of the policy, or it is a network
             fitted to Q of replayed actions alone: their τ-"expectile", or their "soft" maximum
-            w log E_{a~π_β} exp(Q/w), the value of the posterior against the behaviour.
+            w log E_{a~π_β} exp(Q/w), the value of the posterior against the behaviour. With
+            "returns" there is V(s, g) alone, the τ-expectile of what targets say of the logged
+            steps (Park et al. 2023, arXiv 2307.11949, eq. 4, there of one step): of several ways
+            on from s the best one counts, where Q(s, a, g) would be the mean of those after a.
         expectile: τ.
         extraction: The policy follows the "posterior", maximising Q − w KL of its own actions; or
             it imitates replayed ones by their "advantage"; or both, as "ddpg_bc": it maximises Q in
@@ -45,6 +48,11 @@ class Rules:
         """Whether values come from replayed actions alone."""
         return self.values != EXPLICIT
 
+    @property
+    def fits_values_to_critics(self) -> bool:
+        """Whether there is a network V(s, g) besides critics Q(s, a, g)."""
+        return self.values in (EXPECTILE, SOFT)
+
     def check(self, kl_weight: float | str, objective: Objective) -> None:
         """Checks that they fit what else is asked for.
 
@@ -58,6 +66,16 @@ class Rules:
             raise ValueError(
                 'extraction is "advantage", but must be "posterior" or "ddpg_bc" where values is '
                 '"explicit": there is no V(s, g) to compare with.'
+            )
+        if self.values == RETURNS and self.extraction in (POSTERIOR, DDPG_BC):
+            raise ValueError(
+                f'extraction is "{self.extraction}", but must be "advantage" or "imitation" where '
+                'values is "returns": there is no Q(s, a, g) to climb.'
+            )
+        if self.values == RETURNS and self.conservative_weight > 0:
+            raise ValueError(
+                f"conservative_weight is {self.conservative_weight:g}, but must be 0 where values "
+                'is "returns": no value is of an action.'
             )
         if kl_weight == 0 and (self.values == SOFT or self.extraction == ADVANTAGE):
             raise ValueError(

@@ -15,14 +15,13 @@ from torch import Tensor
 
 from rllib_odac.agent.actor_critic import ActorCritic
 from rllib_odac.agent.batch import Batch
-from rllib_odac.agent.in_sample import extraction_loss, in_sample_value, losses_of_the_log
+from rllib_odac.agent.in_sample import extraction_loss, fit_loss, in_sample_value, losses_of_the_log
 from rllib_odac.agent.likelihoods import log_likelihoods
 from rllib_odac.agent.objectives.auxiliary import LearnedValues
 from rllib_odac.agent.objectives.base import JudgedTransitions, Objective, RewardAndDiscount
 from rllib_odac.agent.value_ahead import back_up, policy_ahead, policy_here, value_ahead
 from rllib_odac.maths.losses import (
     bellman_target,
-    critic_loss,
     dynamics_loss,
     policy_loss,
     temperature_loss,
@@ -121,11 +120,9 @@ def compute_update(networks: ActorCritic, objective: Objective, batch: Batch) ->
         target = bellman_target(backup.reward, backup.discount, next_value)
 
     # Losses.
-    advantage = None if in_sample is None else in_sample.advantage
-    losses = {
-        "critic_loss": critic_loss(q_values, target),
-        "policy_loss": extraction_loss(networks, batch, policy_q, policy_kl, kl_weight, advantage),
-    }
+    fit, advantage = fit_loss(networks.rules, q_values, target, in_sample)
+    to_policy = extraction_loss(networks, batch, policy_q, policy_kl, kl_weight, advantage)
+    losses = {"critic_loss": fit, "policy_loss": to_policy}
     if networks.dynamics.is_learned:
         losses["dynamics_loss"] = dynamics_loss(log_prob_next)
     losses |= losses_of_the_log(networks, batch, q_values, in_sample)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rllib_odac.agent.actor_critic import ActorCritic
 from rllib_odac.agent.batch import Batch
-from rllib_odac.agent.likelihoods import likelihood_ahead
+from rllib_odac.agent.likelihoods import likelihoods_ahead
 from rllib_odac.agent.objectives.base import JudgedTransitions, Objective, RewardAndDiscount
 from rllib_odac.maths.losses import bellman_target
 
@@ -96,8 +96,8 @@ def value_ahead(
         stay = networks.dynamics.log_prob_of_staying(goal, to_goal)
         staying = judged._replace(transitions=last.staying(), log_prob_goal=stay, disagreement=None)
         value = torch.where(last.terminated, objective.value_of_staying(staying), last_value)
-    for step in reversed(batch.following):
-        log_prob, disagreement = likelihood_ahead(networks, step, goal)
+    said = likelihoods_ahead(networks, batch)
+    for step, (log_prob, disagreement) in reversed(list(zip(batch.following, said, strict=True))):
         further = judged._replace(
             transitions=step.transitions, log_prob_goal=log_prob, disagreement=disagreement
         )

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rllib_odac.agent.networks import RunningNormalizer, policy_inputs
+from rllib_odac.agent.networks import FourierFeatures, RunningNormalizer, policy_inputs
 from rllib_odac.agent.policies import CategoricalPolicy, SquashedGaussianPolicy
 from rllib_odac.deploy.spec import ACTION, DESIRED_GOAL, OBSERVATION, PolicySpec
 
@@ -43,11 +43,18 @@ class PolicyNetwork(nn.Module):
         self.register_buffer("goal_center", torch.zeros(goal_dim))
         self.register_buffer("goal_scale", torch.ones(()))
         input_dim = observation_dim + 2 * goal_dim
+        parts, features = [observation_dim, goal_dim, goal_dim], None
+        if (frequencies := arrays.get("policy.net.0.frequencies")) is not None:
+            features = FourierFeatures(parts, frequencies.shape[-1])
         self.policy: SquashedGaussianPolicy | CategoricalPolicy
         if spec.choices is None:
-            self.policy = SquashedGaussianPolicy(input_dim, action.size, spec.hidden)
+            self.policy = SquashedGaussianPolicy(
+                input_dim, action.size, spec.hidden, features=features
+            )
         else:
-            self.policy = CategoricalPolicy(input_dim, len(spec.choices), spec.hidden)
+            self.policy = CategoricalPolicy(
+                input_dim, len(spec.choices), spec.hidden, features=features
+            )
         try:
             self.load_state_dict({name: torch.from_numpy(a) for name, a in arrays.items()})
         except RuntimeError as error:

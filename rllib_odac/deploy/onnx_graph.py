@@ -8,6 +8,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_helper
 from torch import Tensor, nn
 
+from rllib_odac.agent.networks import FourierFeatures
 from rllib_odac.deploy.network import PolicyNetwork
 from rllib_odac.deploy.spec import ACTION, INPUTS, PolicySpec
 
@@ -86,6 +87,12 @@ def _normalized_inputs(graph: _Graph, network: PolicyNetwork) -> str:
 def _actions(graph: _Graph, network: PolicyNetwork, hidden: str) -> str:
     """`PolicyNetwork.forward` from the normalised inputs on."""
     layers = [layer for layer in network.policy.net if isinstance(layer, nn.Linear)]
+    features = network.policy.net[0]
+    if isinstance(features, FourierFeatures):
+        waves = graph.constant(features.frequencies), graph.constant(features.phases)
+        hidden = graph.add(
+            "Concat", hidden, graph.add("Sin", graph.add("Gemm", hidden, *waves)), axis=1
+        )
     for layer in layers[:-1]:
         weights = graph.constant(layer.weight), graph.constant(layer.bias)
         hidden = graph.add("Relu", graph.add("Gemm", hidden, *weights, transB=1))

@@ -47,7 +47,8 @@ def checkpoints(ray_ends, tmp_path_factory):
     directory = tmp_path_factory.mktemp("checkpoints")
     envs = {"box": "odac/Box2D-v0", "pendulum": make_pendulum, "grid": "odac/GridWorld-v0"}
     for name, env in envs.items():
-        algorithm = small_config().environment(env).build_algo()
+        sines = 8 if name == "pendulum" else 0
+        algorithm = small_config(fourier_features=sines).environment(env).build_algo()
         algorithm.train()
         assert algorithm.updates > 0
         algorithm.save_to_path(str(directory / name))
