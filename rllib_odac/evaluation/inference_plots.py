@@ -18,6 +18,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from rllib_odac.evaluation.plots import BLUE, GREEN, GREY, ORANGE
 
@@ -268,6 +269,9 @@ def _plot_disagreement(ax: Axes, disagreement: Array, error: Array, unit: str) -
     ax.plot(*zip(*medians, strict=True), color=ORANGE, lw=2, marker="o", ms=4, label="medians")
     ax.set(xscale="log", yscale="log", xlabel=f"disagreement of the models ({unit})")
     ax.set_ylabel(f"error of their mean ({unit})")
+    for axis in (ax.xaxis, ax.yaxis):  # labels stand close within one decade
+        axis.set_major_locator(LogLocator(subs=(1, 3)))
+        axis.set_minor_formatter(NullFormatter())
     ax.set_title(f"rank correlation {rank_correlation(disagreement, error):.2f}", fontsize=10)
     ax.legend(fontsize=8)
 
