@@ -3,8 +3,8 @@
     python benchmarks/dynamics_ensemble.py
 
 Updates of the learner with FetchPush's shapes, batch 256, 2 × 256 units, one thread, sampling and
-relabelling included; the contestants take turns in every round. `ratio` is the time of a row over
-that of one model in the same round.
+relabelling included; the contestants take turns in every round. `ms` is CPU time of the thread,
+which leaves out what other processes take; `ratio` is that of a row over one model's in the round.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ def main() -> None:
     for index in range(-1, options.rounds):
         times = {}
         for members, learner in learners.items():
-            start = time.perf_counter()
+            start = time.thread_time()
             learner.update(num_updates=options.updates)
-            times[members] = 1000 * (time.perf_counter() - start) / options.updates
+            times[members] = 1000 * (time.thread_time() - start) / options.updates
         for members, milliseconds in times.items() if index >= 0 else ():  # it warmed up
             row = {"members": members, "round": index, "ms": round(milliseconds, 3)}
             rows.append(row | {"ratio": round(milliseconds / times[1], 3)})
