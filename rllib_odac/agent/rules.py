@@ -72,11 +72,12 @@ class Rules:
                 f'extraction is "{self.extraction}", but must be "advantage" or "imitation" where '
                 'values is "returns": there is no Q(s, a, g) to climb.'
             )
-        if self.values == RETURNS and self.conservative_weight > 0:
-            raise ValueError(
-                f"conservative_weight is {self.conservative_weight:g}, but must be 0 where values "
-                'is "returns": no value is of an action.'
-            )
+        for name in ("conservative_weight", "rollout_weight"):
+            if self.values == RETURNS and getattr(self, name) > 0:
+                raise ValueError(
+                    f'{name} is {getattr(self, name):g}, but must be 0 where values is "returns": '
+                    "no value is of an action."
+                )
         if kl_weight == 0 and (self.values == SOFT or self.extraction == ADVANTAGE):
             raise ValueError(
                 f'kl_weight is 0, but must be positive with values "{self.values}" and extraction '

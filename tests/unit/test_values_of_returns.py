@@ -65,8 +65,9 @@ def test_targets_look_at_the_density_of_the_step_that_ends_nearest() -> None:
 def test_what_does_not_go_together_is_refused() -> None:
     with pytest.raises(ValueError, match='extraction is "ddpg_bc", but must be "advantage" or'):
         small_config(values="returns", extraction="ddpg_bc").check_settings()
-    with pytest.raises(ValueError, match="conservative_weight is 1, but must be 0 where values"):
-        small_config(**RULES, conservative_weight=1).check_settings()
+    for name in ("conservative_weight", "rollout_weight"):
+        with pytest.raises(ValueError, match=f"^{name} is 1, but must be 0 where values"):
+            small_config(**RULES, **{name: 1}).check_settings()
 
 
 def test_fourier_features_let_a_jump_be_learned_soon() -> None:
