@@ -217,6 +217,42 @@ def logs_table() -> str:
     return _markdown(lines)
 
 
+PUBLISHED = {  # Park et al. 2024, arXiv 2410.20092, table 2: percent, means of eight seeds
+    "pointmaze-medium-navigate": {"GCIQL": 53, "GCIVL": 63, "HIQL": 79, "QRL": 82},
+    "pointmaze-large-navigate": {"GCIQL": 34, "GCIVL": 45, "HIQL": 58, "QRL": 86},
+    "pointmaze-medium-stitch": {"GCIQL": 21, "GCIVL": 70, "HIQL": 74, "QRL": 80},
+}
+
+
+def ogbench_table() -> str:
+    """OGBench's mazes as they are learned here, beside what others are published with."""
+    rows = pd.read_csv(RESULTS / "ogbench.csv")
+    others = ["GCIQL", "GCIVL", "HIQL", "QRL"]
+    lines = [["task", "updates", "minutes", "ODAC", *(f"{name}, published" for name in others)]]
+    for task, runs in rows.groupby("task", sort=False):
+        lines.append(
+            [
+                str(task),
+                f"{runs['updates'].iloc[0]:,}",
+                _range(list(runs["train_s"] / 60)),
+                f"{_listed(100 * runs['success_rate'])} %",
+                *(f"{PUBLISHED[str(task)][name]} %" for name in others),
+            ]
+        )
+    return _markdown(lines)
+
+
+def ogbench_trials_table() -> str:
+    """The trials by which the settings for mazes were found."""
+    rows = pd.read_csv(RESULTS / "ogbench_trials.csv")
+    lines = [["task", "trial", "updates", "minutes", "success", "at best"]]
+    for row in rows.itertuples():
+        share = [f"{100 * value:.0f} %" for value in (row.success_rate, row.best)]
+        minutes = f"{row.train_s / 60:.1f}"
+        lines.append([row.task, row.method, f"{row.updates:,}", minutes, *share])
+    return _markdown(lines)
+
+
 def tables() -> dict[str, str]:
     """Every table, by the name that its comment has."""
     return {
@@ -230,6 +266,8 @@ def tables() -> dict[str, str]:
         "feeding": feeding_table(),
         "vectorised": vectorised_table(),
         "logs": logs_table(),
+        "ogbench": ogbench_table(),
+        "trials of OGBench": ogbench_trials_table(),
     }
 
 
