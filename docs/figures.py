@@ -228,11 +228,13 @@ def ogbench_table() -> str:
     """OGBench's mazes as they are learned here, beside what others are published with."""
     rows = pd.read_csv(RESULTS / "ogbench.csv")
     others = ["GCIQL", "GCIVL", "HIQL", "QRL"]
-    lines = [["task", "updates", "minutes", "ODAC", *(f"{name}, published" for name in others)]]
-    for task, runs in rows.groupby("task", sort=False):
+    published = [f"{name}, published" for name in others]
+    lines = [["task", "method", "updates", "minutes", "success", *published]]
+    for (task, method), runs in rows.groupby(["task", "method"], sort=False):
         lines.append(
             [
                 str(task),
+                {"odac": "ODAC", "gciql": "GCIQL"}[str(method)],
                 f"{runs['updates'].iloc[0]:,}",
                 _range(list(runs["train_s"] / 60)),
                 f"{_listed(100 * runs['success_rate'])} %",
