@@ -50,7 +50,8 @@ def plot_comparison(comparison: Comparison, path: Path) -> None:
         Line2D([], [], lw=2, label=comparison.label(method), **_style(comparison, method))
         for method in comparison.method_names
     ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), handlelength=3.5)
+    beside = min(len(handles), 2 * columns)  # more would be cut off at the edges
+    figure.legend(handles=handles, loc="outside upper center", ncols=beside, handlelength=3.5)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
