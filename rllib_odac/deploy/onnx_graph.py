@@ -86,17 +86,22 @@ def _normalized_inputs(graph: _Graph, network: PolicyNetwork) -> str:
 
 def _actions(graph: _Graph, network: PolicyNetwork, hidden: str) -> str:
     """`PolicyNetwork.forward` from the normalised inputs on."""
-    layers = [layer for layer in network.policy.net if isinstance(layer, nn.Linear)]
-    features = network.policy.net[0]
-    if isinstance(features, FourierFeatures):
-        waves = graph.constant(features.frequencies), graph.constant(features.phases)
-        hidden = graph.add(
-            "Concat", hidden, graph.add("Sin", graph.add("Gemm", hidden, *waves)), axis=1
-        )
-    for layer in layers[:-1]:
-        weights = graph.constant(layer.weight), graph.constant(layer.bias)
-        hidden = graph.add("Relu", graph.add("Gemm", hidden, *weights, transB=1))
-    last = layers[-1]
+    *layers, last = network.policy.net
+    assert isinstance(last, nn.Linear)
+    for layer in layers:
+        match layer:
+            case FourierFeatures():
+                waves = graph.constant(layer.frequencies), graph.constant(layer.phases)
+                sines = graph.add("Sin", graph.add("Gemm", hidden, *waves))
+                hidden = graph.add("Concat", hidden, sines, axis=1)
+            case nn.Linear():
+                weights = graph.constant(layer.weight), graph.constant(layer.bias)
+                hidden = graph.add("Gemm", hidden, *weights, transB=1)
+            case nn.LayerNorm():
+                gains = graph.constant(layer.weight), graph.constant(layer.bias)
+                hidden = graph.add("LayerNormalization", hidden, *gains, epsilon=layer.eps)
+            case nn.ReLU():
+                hidden = graph.add("Relu", hidden)
     if network.choices is not None:
         logits = graph.add(
             "Gemm", hidden, graph.constant(last.weight), graph.constant(last.bias), transB=1
