@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Laplace, Normal
 
 from rllib_odac.agent.precision import RoundedProducts, rounds_products
 from rllib_odac.maths.losses import LOG_2
 
-HALF = 0.5 - 1e-6  # of a uniform number, short of where quantiles are infinite
+LEAST_CHANCE = 1e-6  # of a uniform number, short of where quantiles are infinite
 STD_FLOOR = 1e-4  # of normalised features, in their units
 FREQUENCY = 3.0  # of Fourier features, root mean square, in radians a unit of inputs
 
@@ -201,12 +202,12 @@ class GoalDynamics(nn.Module):
             log_scale: log b as `forward` gives it.
             chance: (B, G + 1) uniform in [0, 1); the last chooses among the models of an ensemble.
         """
-        centred = (chance[:, :-1] - 0.5).clamp(-HALF, HALF)
-        if self.distribution == "laplace":
-            standard = -centred.sign() * torch.log1p(-2 * centred.abs())
-        else:
-            standard = math.sqrt(2) * torch.erfinv(2 * centred)
-        return displacement + log_scale.exp() * standard
+        kind = Laplace if self.distribution == "laplace" else Normal
+        # Validating its arguments would wait for a GPU.
+        density = kind(displacement, log_scale.exp(), validate_args=False)
+        uniform = chance[:, :-1].clamp(LEAST_CHANCE, 1 - LEAST_CHANCE)
+        drawn: Tensor = density.icdf(uniform)  # type: ignore[no-untyped-call]  # PyTorch's
+        return drawn
 
     def disagreement(self, displacement: Tensor) -> Tensor | None:
         """(B,) how far the models of an ensemble are apart; None where there is one."""

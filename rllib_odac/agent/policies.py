@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -28,16 +28,18 @@ def _log_slope(raw: Tensor) -> Tensor:
     return 2 * (LOG_2 - raw - F.softplus(-2 * raw))
 
 
-class SquashedGaussianPolicy(nn.Module):
-    """π(a | s, g): a Gaussian squashed by tanh into [−1, 1]^A (Haarnoja et al. 2018, appendix C).
+class _Policy(nn.Module):
+    """A network from inputs to what a distribution of actions is made of.
 
     Args:
         input_dim: Width of the normalised input.
-        action_dim: A.
+        action_dim: A, or the number n of actions where there are finitely many.
         hidden: Widths of the hidden layers.
         layer_norm: Normalise each hidden layer before its ReLU.
         features: Of the input, which it sees in its place.
     """
+
+    outputs_per_action: ClassVar[int]
 
     def __init__(
         self,
@@ -49,7 +51,18 @@ class SquashedGaussianPolicy(nn.Module):
     ) -> None:
         super().__init__()
         self.action_dim = action_dim
-        self.net = mlp([input_dim, *hidden, 2 * action_dim], layer_norm, features)
+        outputs = self.outputs_per_action * action_dim
+        self.net = mlp([input_dim, *hidden, outputs], layer_norm, features)
+
+
+class SquashedGaussianPolicy(_Policy):
+    """π(a | s, g): a Gaussian squashed by tanh into [−1, 1]^A (Haarnoja et al. 2018, appendix C).
+
+    Args:
+        As of `_Policy`.
+    """
+
+    outputs_per_action = 2  # mean and deviation
 
     @property
     def target_kl(self) -> float:
@@ -107,28 +120,14 @@ class SquashedGaussianPolicy(nn.Module):
         return gaussian_kl(*self(inputs), *other(inputs)).sum(-1)
 
 
-class CategoricalPolicy(nn.Module):
+class CategoricalPolicy(_Policy):
     """π(a | s, g) over n actions.
 
     Args:
-        input_dim: Width of the normalised input.
-        action_dim: n.
-        hidden: Widths of the hidden layers.
-        layer_norm: Normalise each hidden layer before its ReLU.
-        features: Of the input, which it sees in its place.
+        As of `_Policy`.
     """
 
-    def __init__(
-        self,
-        input_dim: int,
-        action_dim: int,
-        hidden: Sequence[int],
-        layer_norm: bool = False,
-        features: FourierFeatures | None = None,
-    ) -> None:
-        super().__init__()
-        self.action_dim = action_dim
-        self.net = mlp([input_dim, *hidden, action_dim], layer_norm, features)
+    outputs_per_action = 1
 
     @property
     def target_kl(self) -> float:

@@ -47,15 +47,11 @@ class PolicyNetwork(nn.Module):
         if (frequencies := arrays.get("policy.net.0.frequencies")) is not None:
             features = FourierFeatures(parts, frequencies.shape[-1])
         gains = [name for name, a in arrays.items() if name.endswith("weight") and a.ndim == 1]
-        self.policy: SquashedGaussianPolicy | CategoricalPolicy
-        if spec.choices is None:
-            self.policy = SquashedGaussianPolicy(
-                input_dim, action.size, spec.hidden, bool(gains), features=features
-            )
-        else:
-            self.policy = CategoricalPolicy(
-                input_dim, len(spec.choices), spec.hidden, bool(gains), features=features
-            )
+        kind: type[SquashedGaussianPolicy | CategoricalPolicy]
+        kind, width = SquashedGaussianPolicy, action.size
+        if spec.choices is not None:
+            kind, width = CategoricalPolicy, len(spec.choices)
+        self.policy = kind(input_dim, width, spec.hidden, bool(gains), features)
         try:
             self.load_state_dict({name: torch.from_numpy(a) for name, a in arrays.items()})
         except RuntimeError as error:
