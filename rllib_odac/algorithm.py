@@ -21,7 +21,8 @@ from ray.tune import Checkpoint
 from rllib_odac.checkpoints.checkpointer import Checkpointer
 from rllib_odac.checkpoints.find import open_checkpoint
 from rllib_odac.checkpoints.manifest import REPLAY_DIRECTORY
-from rllib_odac.checkpoints.networks import begin_with, plain_files
+from rllib_odac.checkpoints.networks import plain_files
+from rllib_odac.checkpoints.pretrained import begin_with
 from rllib_odac.config import ODACConfig
 from rllib_odac.env_runner import GoalEnvRunner
 from rllib_odac.envs.actions import actions_of
@@ -282,8 +283,8 @@ class ODAC(Algorithm):
         return checkpoint.path
 
     def begin_with(self, path: Any) -> None:
-        """Takes over the networks of a checkpoint alone; see `checkpoints.networks.begin_with`."""
-        begin_with(self.learner_group, path)
+        """Takes over the networks of a checkpoint alone; see `checkpoints.pretrained`."""
+        begin_with(self.config, self.learner_group, path)
         self._training.sync_weights()
 
     @override(Algorithm)

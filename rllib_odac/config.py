@@ -20,7 +20,7 @@ from rllib_odac.data.load import check_log, check_rollouts, logged_spaces
 from rllib_odac.envs import make_env
 from rllib_odac.envs.actions import Actions, actions_of
 from rllib_odac.envs.goals import Goals
-from rllib_odac.envs.known import KnownEnvironment, look_at
+from rllib_odac.envs.known import KnownEnvironment, look_at, widths_of
 from rllib_odac.ray_compat import registered_env_creator
 from rllib_odac.replay.exploration_goals import validate_exploration_goals
 from rllib_odac.replay.relabelling import validate_relabelling
@@ -30,10 +30,8 @@ if TYPE_CHECKING:
     from rllib_odac.env_runner import GoalEnvRunner
     from rllib_odac.learner import ODACTorchLearner
 
-
 # Most goals of a log lie far from a state, and all that is seen of the near ones is there already.
 RELABEL_OFFLINE = {"next": 0.2, "discounted": 0.5, "random": 0.3}
-
 
 ONLINE_RULES: dict[str, Any] = {
     "values": "explicit",
@@ -305,6 +303,11 @@ class ODACConfig(AlgorithmConfig, Settings):
     def actions(self) -> Actions:
         """How rows of numbers, as replays hold them, stand for actions of environment or log."""
         return actions_of(self.action_space) if self.env is None else self._environment.actions
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Numbers in a row of observations and goals."""
+        return widths_of(self.observation_space) if self.env is None else self._environment.widths
 
     @property
     def environment_pays(self) -> bool:

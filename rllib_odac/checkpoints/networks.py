@@ -9,7 +9,6 @@ looking at somebody else's runs nothing that came with it.
 
 from __future__ import annotations
 
-import functools
 import io
 import json
 import zipfile
@@ -18,20 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from ray.rllib.core import DEFAULT_MODULE_ID
-from ray.rllib.core.learner.learner_group import LearnerGroup
 
-from rllib_odac.checkpoints.find import open_checkpoint, resolve_checkpoint
-from rllib_odac.checkpoints.shards import on_each
 from rllib_odac.deploy.files import policy_files
 from rllib_odac.settings import SETTINGS
-from rllib_odac.storage import PLACE
 
 if TYPE_CHECKING:
     from rllib_odac.config import ODACConfig
-    from rllib_odac.learner import ODACTorchLearner
 
 DIRECTORY = "networks"
 ARRAYS = "networks.npz"
@@ -129,35 +121,6 @@ def read_networks(checkpoint: Path) -> dict[str, NDArray[Any]]:
             return dict(stored)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"'{file}' cannot be read: {' '.join(str(error).split())}") from None
-
-
-def begin_with(group: LearnerGroup, path: PLACE) -> None:
-    """Gives learners the networks and input statistics of a checkpoint, and nothing else of it.
-
-    What it does not hold, such as values that only this run learns, stays as it is.
-
-    Args:
-        group: The learners.
-        path: A checkpoint, or a run, whose newest one is taken.
-
-    Raises:
-        ValueError: If it is damaged, or its networks are of other sizes.
-    """
-    checkpoint, _ = open_checkpoint(resolve_checkpoint(path))
-    with (checkpoint / DIRECTORY / ARRAYS).open() as file:
-        arrays = dict(np.load(io.BytesIO(file.readall()), allow_pickle=False))
-    on_each(group, functools.partial(_take, arrays=arrays, name=str(checkpoint)))
-
-
-def _take(learner: ODACTorchLearner, arrays: Mapping[str, NDArray[Any]], name: str) -> None:
-    own = learner.module[DEFAULT_MODULE_ID].state_dict()
-    for key in filter(arrays.__contains__, own):
-        if own[key].shape != arrays[key].shape:
-            raise ValueError(
-                f"The checkpoint '{name}' has {key} of shape {arrays[key].shape}, but this run has "
-                f"{tuple(own[key].shape)}; it must be of the same spaces and sizes of networks."
-            )
-        own[key].copy_(torch.from_numpy(arrays[key]))
 
 
 def _is_other(value: Any, default: Any) -> bool:

@@ -45,13 +45,13 @@ def look_at(env: Any, tries_an_episode: bool = False) -> KnownEnvironment:
         horizon=horizon,
         ends=horizon is not None or (tries_an_episode and ends_by_itself(env)),
         pays=hasattr(env.unwrapped, "compute_reward") and not is_flattened(env),
-        widths=_widths(env),
+        widths=widths_of(env.observation_space),
         actions=actions_of(env.action_space),
     )
     env.close()
     return found
 
 
-def _widths(env: Any) -> dict[str, int]:
-    spaces = {name: env.observation_space[name] for name in ("observation", "desired_goal")}
-    return {name: int(np.prod(space.shape)) for name, space in spaces.items()}
+def widths_of(space: Any) -> dict[str, int]:
+    """Numbers in a row of observations and goals, of the Dict space of a goal environment."""
+    return {name: int(np.prod(space[name].shape)) for name in ("observation", "desired_goal")}

@@ -100,6 +100,10 @@ class Run:
             }
             cure = "resume it with that or give another directory"
             check_same(wanted, stored, f"the run in '{self.out}'", cure)
+        elif spec.begin_from is not None:
+            from rllib_odac.checkpoints.pretrained import pretrained
+
+            pretrained(self._config, spec.begin_from)  # fails here if it would
         self._files.prepare()
 
     @property

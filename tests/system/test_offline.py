@@ -123,8 +123,13 @@ def test_from_a_log_on_to_the_environment(ray_cluster, log, tmp_path):
     algorithm.stop()
     assert Run(online, tmp_path / "online").train()["updates"] == 40
     wide = RunSpec(**{**vars(online), "settings": {**small, "hidden": [8]}})
-    with pytest.raises(ValueError, match=r"has networks\.policy\.net\.0\.weight of shape"):
-        Run(wide, tmp_path / "wide").train()
+    with pytest.raises(ValueError, match=r"^hidden is \[8\], but must be \[16, 16\] to begin with"):
+        Run(wide, tmp_path / "wide")
+    more = {**offline.settings, "dynamics_members": 2}
+    several = RunSpec(None, settings=more, begin_from=online.begin_from)
+    with pytest.raises(ValueError, match=r"^dynamics_members is 2, but must be 1 to begin with"):
+        Run(several, tmp_path / "several")
+    assert not (tmp_path / "several").exists()
 
 
 def test_episodes_of_one_step_without_goals_are_enough(ray_cluster, tmp_path):
