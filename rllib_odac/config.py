@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from copy import copy
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Self
 
 import gymnasium as gym
@@ -15,7 +16,7 @@ from ray.util import log_once
 
 from rllib_odac.agent.action_prior import BEHAVIOR, PREVIOUS, UNIFORM, find_factory
 from rllib_odac.agent.objectives import Objective, make_objective, objective_class
-from rllib_odac.agent.rules import Rules
+from rllib_odac.agent.rules import DDPG_BC, EXPECTILE, Rules
 from rllib_odac.data.load import check_log, check_rollouts, logged_spaces
 from rllib_odac.envs import make_env
 from rllib_odac.envs.actions import Actions, actions_of
@@ -32,13 +33,7 @@ if TYPE_CHECKING:
 
 # Most goals of a log lie far from a state, and all that is seen of the near ones is there already.
 RELABEL_OFFLINE = {"next": 0.2, "discounted": 0.5, "random": 0.3}
-
-ONLINE_RULES: dict[str, Any] = {
-    "values": "explicit",
-    "extraction": "posterior",
-    "conservative_weight": 0.0,
-}
-OFFLINE_RULES = ONLINE_RULES | {"values": "expectile", "extraction": "ddpg_bc"}
+RULES_OFFLINE: dict[str, Any] = {"values": EXPECTILE, "extraction": DDPG_BC}
 
 
 class ODACConfig(AlgorithmConfig, Settings):
@@ -205,24 +200,26 @@ class ODACConfig(AlgorithmConfig, Settings):
     @property
     def rules(self) -> Rules:
         """How values are estimated and the policy follows them."""
-        chosen = dict(OFFLINE_RULES if self.offline else ONLINE_RULES)
-        chosen |= objective_class(self.objective).rules
-        given = {name: getattr(self, name) for name in chosen}
-        chosen |= {name: value for name, value in given.items() if value != "auto"}
-        of_rules = ("expectile", "bc_weight", "rollout_weight", "disagreement_weight")
-        return Rules(**{name: getattr(self, name) for name in of_rules}, **chosen)
+        given = {field.name: getattr(self, field.name) for field in fields(Rules)}
+        chosen = {
+            **(RULES_OFFLINE if self.offline else {}),
+            **objective_class(self.objective).rules,
+        }
+        return Rules(**chosen | {name: value for name, value in given.items() if value != "auto"})
 
     def check_environment(self) -> None:
         """Makes the environment once and checks that it is a goal environment ODAC can learn.
 
         Raises:
-            ValueError: If there is none of that name, or its spaces do not fit.
+            ValueError: If there is none, or none of that name, or its spaces do not fit.
         """
+        if self.env is None and not self.offline:
+            raise ValueError("env is None, but must be an environment where not offline.")
         check_rollouts(self)
         if self.env is None:
-            if self.offline and self.data is not None:
-                self.environment(**logged_spaces(self.data, self.data_goal))
-                self.evaluation(evaluation_interval=None)
+            assert self.data is not None, "`check_settings` looks at it"
+            self.environment(**logged_spaces(self.data, self.data_goal))
+            self.evaluation(evaluation_interval=None)
             return
         known = self._environment
         if self.data is not None:

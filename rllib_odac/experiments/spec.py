@@ -106,8 +106,6 @@ class RunSpec:
         )
         config.apply_settings(self.settings)
         config.check_settings()
-        if self.env is None and not config.offline:
-            raise ValueError("env is None, but must be an environment where not offline.")
         environments = config.num_envs_per_env_runner
         if environments > STEPS_PAST_THE_END:
             raise ValueError(

@@ -117,9 +117,11 @@ def test_where_more_is_observed_than_the_goal_it_is_refused(tmp_path):
     record(make_env("odac/Box2D-v0"), 100, tmp_path / "log")
     config = ODACConfig().training(rollout_weight=1)
     config.offline_data(input_=str(tmp_path / "log")).validate()
+    with pytest.raises(ValueError, match=r"^env is None, but must be an environment where not off"):
+        ODACConfig().training(rollout_weight=1).validate()
     other = ODACConfig().training(rollout_weight=1, data_goal=[0])
     wide = tmp_path / "wide.npz"
     rows = np.zeros((3, 4), np.float32)
     np.savez(wide, observation=rows, actions=rows[:2, :2])
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(ValueError, match=f"{sentence} .* as in '{wide}'\\.$"):
         other.offline_data(input_=str(wide)).validate()
