@@ -257,6 +257,7 @@ def test_they_are_acted_in_and_learned_from(shape):
 @pytest.mark.slow
 def test_an_episode_of_ten_thousand_steps():
     config = small_config(replay_capacity=10_001, num_initial_random_steps=10**6)
+    config.training(max_episode_steps=10_000)  # an episode is tried no longer than 1,000
     config.environment(partial(Made, end=lambda step: (False, step == 10_000)))
     config.num_envs_per_env_runner = 1
     config.evaluation(evaluation_interval=None).validate()
