@@ -15,7 +15,7 @@ from ray.rllib.utils.annotations import override
 from ray.util import log_once
 
 from rllib_odac.agent.action_prior import BEHAVIOR, PREVIOUS, UNIFORM, find_factory
-from rllib_odac.agent.objectives import Objective, make_objective, objective_class
+from rllib_odac.agent.objectives import AnyObjective, Objective, make_objective, objective_class
 from rllib_odac.agent.rules import DDPG_BC, EXPECTILE, Rules
 from rllib_odac.data.load import check_log, check_rollouts, logged_spaces
 from rllib_odac.envs import make_env
@@ -338,7 +338,7 @@ class ODACConfig(AlgorithmConfig, Settings):
             return _from_settings(self.env, self.env.__qualname__)
         return self.env
 
-    def build_objective(self) -> Objective:
+    def build_objective(self) -> AnyObjective:
         """The objective that this configuration describes."""
         kind = objective_class(self.objective)
         settings = kind.settings(self)

@@ -63,7 +63,7 @@ SEED_STRIDE = 7919  # between the seeds of learners, to each of which RLlib give
 
 
 class ODACTorchLearner(TorchLearner):
-    """Learner of `ODAC`, of its ablations and of any other `Objective`."""
+    """Learner of `ODAC`, of its ablations and of any other objective."""
 
     _weights_seq_no: int
     save_error: OSError | None = None  # of the last `save_to_path`
@@ -78,7 +78,7 @@ class ODACTorchLearner(TorchLearner):
         networks = self.networks
         round_products(networks, config.autocast)
         self.objective = config.build_objective()
-        self._compute_update = update_rule(networks.rules)
+        self._compute_update = update_rule(self.objective, networks.rules)
         if config.torch_compile_learner:
             recompute_in_backward_pass()
             self._compute_update = torch.compile(

@@ -19,7 +19,8 @@ from rllib_odac.agent.networks import (
     mlp,
     policy_inputs,
 )
-from rllib_odac.agent.objectives.auxiliary import Auxiliary, LearnedValues
+from rllib_odac.agent.objectives.auxiliary import Auxiliary
+from rllib_odac.agent.objectives.base import DirectObjective
 from rllib_odac.agent.policies import CategoricalPolicy, SquashedGaussianPolicy
 from rllib_odac.agent.rules import RETURNS, Rules
 
@@ -116,7 +117,7 @@ class ActorCritic(nn.Module):
             self.register_buffer("log_kl_weight", torch.tensor(log_kl_weight))
         if acting_only:
             return
-        if isinstance(auxiliary, LearnedValues):
+        if isinstance(auxiliary, DirectObjective):
             num_critics = 0  # it has its own
         critic_class = ActionCritics if is_finite else CriticEnsemble
         if rules.values == RETURNS:

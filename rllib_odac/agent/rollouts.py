@@ -14,7 +14,8 @@ import torch
 
 from rllib_odac.agent.actor_critic import ActorCritic
 from rllib_odac.agent.batch import Batch, prepare
-from rllib_odac.agent.objectives.base import Objective
+from rllib_odac.agent.direct_update import direct_update
+from rllib_odac.agent.objectives.base import AnyObjective, DirectObjective, Objective
 from rllib_odac.agent.rules import Rules
 from rllib_odac.agent.update import Update, compute_update
 from rllib_odac.maths.losses import critic_loss
@@ -64,6 +65,8 @@ def update_with_rollouts(networks: ActorCritic, objective: Objective, batch: Bat
     return update._replace(losses=update.losses | {"rollout_loss": loss})
 
 
-def update_rule(rules: Rules) -> Callable[[ActorCritic, Objective, Batch], Update]:
-    """The function that computes an update under these rules."""
+def update_rule(objective: AnyObjective, rules: Rules) -> Callable[..., Update]:
+    """The function of networks, this objective and a batch that computes an update."""
+    if isinstance(objective, DirectObjective):
+        return direct_update
     return update_with_rollouts if rules.rollout_weight > 0 else compute_update

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rllib_odac.agent.objectives import Objective
+    from rllib_odac.agent.objectives import AnyObjective
 
 EXPLICIT, EXPECTILE, SOFT, RETURNS = "explicit", "expectile", "soft", "returns"
 POSTERIOR, ADVANTAGE, DDPG_BC, IMITATION = "posterior", "advantage", "ddpg_bc", "imitation"
@@ -53,7 +53,7 @@ class Rules:
         """Whether there is a network V(s, g) besides critics Q(s, a, g)."""
         return self.values in (EXPECTILE, SOFT)
 
-    def check(self, kl_weight: float | str, objective: Objective) -> None:
+    def check(self, kl_weight: float | str, objective: AnyObjective) -> None:
         """Checks that they fit what else is asked for.
 
         Raises:

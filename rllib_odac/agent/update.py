@@ -17,15 +17,9 @@ from rllib_odac.agent.actor_critic import ActorCritic
 from rllib_odac.agent.batch import Batch
 from rllib_odac.agent.in_sample import extraction_loss, fit_loss, in_sample_value, losses_of_the_log
 from rllib_odac.agent.likelihoods import log_likelihoods
-from rllib_odac.agent.objectives.auxiliary import LearnedValues
 from rllib_odac.agent.objectives.base import JudgedTransitions, Objective, RewardAndDiscount
 from rllib_odac.agent.value_ahead import back_up, policy_ahead, policy_here, value_ahead
-from rllib_odac.maths.losses import (
-    bellman_target,
-    dynamics_loss,
-    policy_loss,
-    temperature_loss,
-)
+from rllib_odac.maths.losses import bellman_target, dynamics_loss, temperature_loss
 
 
 class Predictions(NamedTuple):
@@ -82,8 +76,6 @@ def compute_update(networks: ActorCritic, objective: Objective, batch: Batch) ->
         objective: Which gives reward and discount.
         batch: B relabelled transitions.
     """
-    if isinstance(objective.auxiliary, LearnedValues):
-        return _update_without_critics(networks, objective.auxiliary, batch)
     transitions, inputs = batch.transitions, batch.inputs
     kl_weight = networks.log_kl_weight.detach().exp()
 
@@ -126,7 +118,7 @@ def compute_update(networks: ActorCritic, objective: Objective, batch: Batch) ->
     if networks.dynamics.is_learned:
         losses["dynamics_loss"] = dynamics_loss(log_prob_next)
     losses |= losses_of_the_log(networks, batch, q_values, in_sample)
-    losses |= _temperature_loss(networks, policy_kl)
+    losses |= loss_of_temperature(networks, policy_kl)
     if objective.auxiliary is not None and auxiliary is not None:
         losses[f"{objective.auxiliary.name}_loss"] = auxiliary.loss
     predictions = Predictions(
@@ -135,32 +127,9 @@ def compute_update(networks: ActorCritic, objective: Objective, batch: Batch) ->
     return Update(losses, predictions, target, backup)
 
 
-def _temperature_loss(networks: ActorCritic, policy_kl: Tensor) -> dict[str, Tensor]:
+def loss_of_temperature(networks: ActorCritic, policy_kl: Tensor) -> dict[str, Tensor]:
+    """The loss () by which the KL weight is tuned, by name; nothing where it is a constant."""
     weight = networks.log_kl_weight
     if not weight.requires_grad:
         return {}
     return {"temperature_loss": temperature_loss(weight, policy_kl, networks.target_kl)}
-
-
-def predict_without_critics(
-    networks: ActorCritic, values: LearnedValues, batch: Batch
-) -> Predictions:
-    """What the networks of an objective say that gives the policy's values itself."""
-    with torch.no_grad():
-        q_values = values.action_value(networks, batch.inputs, batch.transitions.actions)
-    actions, log_prob = networks.policy.mixture(batch.inputs.state_goal, batch.noise[0])
-    action_value = functools.partial(values.action_value, networks, batch.inputs)
-    policy_q = networks.policy.expectation(action_value, actions)
-    kl_weight = networks.log_kl_weight.detach().exp()
-    kl = networks.action_prior.kl(networks.policy, batch.prior_inputs, actions, log_prob)
-    return Predictions(q_values.unsqueeze(0), policy_q, kl, kl_weight)
-
-
-def _update_without_critics(networks: ActorCritic, values: LearnedValues, batch: Batch) -> Update:
-    said = predict_without_critics(networks, values, batch)
-    losses = {
-        f"{values.name}_loss": values.evaluate(networks, batch).loss,
-        "policy_loss": policy_loss(said.policy_q, said.policy_kl, said.kl_weight),
-        **_temperature_loss(networks, said.policy_kl),
-    }
-    return Update(losses, said)

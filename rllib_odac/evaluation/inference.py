@@ -17,8 +17,9 @@ from torch import Tensor
 
 from rllib_odac.agent.actor_critic import ActorCritic
 from rllib_odac.agent.batch import Batch, prepare
-from rllib_odac.agent.objectives import DirectObjective, LearnedValues, Objective
-from rllib_odac.agent.update import compute_update, predict_without_critics
+from rllib_odac.agent.direct_update import direct_predictions
+from rllib_odac.agent.objectives import AnyObjective, DirectObjective
+from rllib_odac.agent.update import compute_update
 from rllib_odac.maths.losses import (
     bellman_target,
     effective_horizon,
@@ -58,7 +59,7 @@ def transitions(episode: GoalEpisode) -> Transitions:
 @torch.no_grad()
 def infer(
     networks: ActorCritic,
-    objective: Objective,
+    objective: AnyObjective,
     rows: Transitions,
     num_samples: int = NUM_SAMPLES,
     seed: int = 0,
@@ -96,7 +97,7 @@ def infer(
 
 def _infer_rows(
     networks: ActorCritic,
-    objective: Objective,
+    objective: AnyObjective,
     rows: Transitions,
     num_samples: int,
     generator: torch.Generator,
@@ -111,9 +112,9 @@ def _infer_rows(
         auxiliary_noise = torch.zeros_like(goal)
     inputs = prepare(networks, repeated)
     batch = Batch(repeated, inputs, noise, auxiliary_noise=auxiliary_noise)
-    if isinstance(objective.auxiliary, LearnedValues):
+    if isinstance(objective, DirectObjective):
         # Not its loss, which may pair every row with every other one.
-        predictions = predict_without_critics(networks, objective.auxiliary, batch)
+        predictions = direct_predictions(networks, objective, batch)
         backup = None
     else:
         update = compute_update(networks, objective, batch)
@@ -124,7 +125,7 @@ def _infer_rows(
     }
     if backup is not None and predictions.next_value is not None:
         quantities |= {"next_value": predictions.next_value, "discount": backup.discount}
-        if objective.reward_is_local:
+        if not isinstance(objective, DirectObjective) and objective.reward_is_local:
             quantities["reward"] = backup.reward
         names = (*(OF_DISCOUNT if INFERS_DISCOUNT in backup.metrics else ()), "disagreement")
         quantities |= {name: backup.metrics[name] for name in names if name in backup.metrics}
@@ -247,7 +248,7 @@ def check_plane(episodes: Sequence[GoalEpisode]) -> None:
 @torch.no_grad()
 def plane_fields(
     networks: ActorCritic,
-    objective: Objective,
+    objective: AnyObjective,
     goal: Sequence[float] | Array,
     extent: tuple[float, float, float, float],
     points: int = 61,
@@ -297,7 +298,7 @@ def plane_fields(
     return PlaneFields(x, y, fields)
 
 
-def missing_quantities(networks: ActorCritic, objective: Objective) -> list[str]:
+def missing_quantities(networks: ActorCritic, objective: AnyObjective) -> list[str]:
     """One sentence on each quantity that this objective, or this ablation, does not infer."""
     name = type(objective).__name__.removesuffix("Objective")
     sentences = []
@@ -319,7 +320,7 @@ def missing_quantities(networks: ActorCritic, objective: Objective) -> list[str]
             "The model is fixed, not learned: there is no calibration, and no field of what "
             "depends on the next state."
         )
-    if not (objective.reward_is_local or isinstance(objective, DirectObjective)):
+    if not (isinstance(objective, DirectObjective) or objective.reward_is_local):
         sentences.append(
             f"{name}'s reward depends on the other goals of a training batch: it cannot be given "
             "for an episode by itself."

@@ -10,7 +10,6 @@ import torch
 
 from rllib_odac import ODAC
 from rllib_odac.agent.batch import make_batches
-from rllib_odac.agent.update import compute_update
 from rllib_odac.evaluation.inference import infer, missing_quantities
 from tests.conftest import small_config
 
@@ -66,7 +65,7 @@ def test_losses_of_the_objective_move_nothing_else(ray_cluster, objective):
     module = learner.networks
     [batch] = make_batches(module, [learner.replay.sample(32)], 32, torch.Generator())
     module.zero_grad()
-    compute_update(module, learner.objective, batch).losses[LOSSES[objective]].backward()
+    learner._compute_update(module, learner.objective, batch).losses[LOSSES[objective]].backward()
     moved = {name for name, p in module.named_parameters() if p.grad is not None and p.grad.any()}
     assert moved == {name for name, _ in module.named_parameters() if "auxiliary" in name}
     algorithm.stop()

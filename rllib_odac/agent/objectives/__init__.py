@@ -6,8 +6,9 @@ import inspect
 from typing import Any
 
 from rllib_odac.agent.objectives.actionable import ActionableObjective
-from rllib_odac.agent.objectives.auxiliary import Auxiliary, AuxiliaryOutput, LearnedValues
+from rllib_odac.agent.objectives.auxiliary import Auxiliary, AuxiliaryOutput
 from rllib_odac.agent.objectives.base import (
+    AnyObjective,
     DirectObjective,
     DiscountedObjective,
     JudgedTransitions,
@@ -25,7 +26,7 @@ from rllib_odac.agent.objectives.sac import SACObjective
 from rllib_odac.agent.objectives.uvd import UVDObjective
 from rllib_odac.settings import shown
 
-OBJECTIVES: dict[str, type[Objective]] = {
+OBJECTIVES: dict[str, type[AnyObjective]] = {
     "odac": ODACObjective,
     "horizon": HorizonObjective,
     "her": HERObjective,
@@ -42,6 +43,7 @@ OBJECTIVES: dict[str, type[Objective]] = {
 __all__ = [
     "OBJECTIVES",
     "ActionableObjective",
+    "AnyObjective",
     "Auxiliary",
     "AuxiliaryOutput",
     "ContrastiveObjective",
@@ -53,7 +55,6 @@ __all__ = [
     "HERObjective",
     "HorizonObjective",
     "JudgedTransitions",
-    "LearnedValues",
     "ODACObjective",
     "Objective",
     "QuasimetricObjective",
@@ -65,7 +66,7 @@ __all__ = [
 ]
 
 
-def objective_class(objective: str | type[Objective]) -> type[Objective]:
+def objective_class(objective: str | type[AnyObjective]) -> type[AnyObjective]:
     """The class of an objective, from its name or itself.
 
     Raises:
@@ -73,15 +74,15 @@ def objective_class(objective: str | type[Objective]) -> type[Objective]:
     """
     if isinstance(objective, str) and objective in OBJECTIVES:
         return OBJECTIVES[objective]
-    if isinstance(objective, type) and issubclass(objective, Objective):
+    if isinstance(objective, type) and issubclass(objective, AnyObjective):
         return objective
     raise ValueError(
         f"objective is {shown(objective)}, but must be one of {list(OBJECTIVES)}, or a subclass of "
-        "Objective."
+        "Objective or DirectObjective."
     )
 
 
-def make_objective(objective: str | type[Objective], **settings: Any) -> Objective:
+def make_objective(objective: str | type[AnyObjective], **settings: Any) -> AnyObjective:
     """Makes an objective from its name or class and its settings.
 
     Raises:

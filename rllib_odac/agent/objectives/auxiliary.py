@@ -12,7 +12,7 @@ from rllib_odac.replay.relabelling import RelabelStrategy
 
 if TYPE_CHECKING:
     from rllib_odac.agent.actor_critic import ActorCritic
-    from rllib_odac.agent.batch import Batch, Inputs
+    from rllib_odac.agent.batch import Batch
 
 
 class AuxiliaryOutput(NamedTuple):
@@ -65,18 +65,4 @@ class Auxiliary(ABC):
             networks: All of them.
             batch: With `transitions.auxiliary_goal` and `auxiliary_noise`.
             next_actions: (B, A) the policy's `mixture` at s', where there are critics.
-        """
-
-
-class LearnedValues(Auxiliary):
-    """An `Auxiliary` whose values the policy follows: there are no critics."""
-
-    @abstractmethod
-    def action_value(self, networks: ActorCritic, inputs: Inputs, actions: Tensor) -> Tensor:
-        """(B,) Q(s, a, g), differentiable to the actions alone.
-
-        Args:
-            networks: All of them.
-            inputs: Of B transitions.
-            actions: (B, A).
         """

@@ -13,6 +13,8 @@ from rllib_odac.agent.objectives.auxiliary import Auxiliary
 from rllib_odac.replay.transitions import Transitions
 
 if TYPE_CHECKING:
+    from rllib_odac.agent.actor_critic import ActorCritic
+    from rllib_odac.agent.batch import Inputs
     from rllib_odac.config import ODACConfig
 
 
@@ -48,8 +50,8 @@ class RewardAndDiscount(NamedTuple):
     metrics: Mapping[str, Tensor] = {}
 
 
-class Objective(ABC):
-    """A rule `(batch, next_value) -> (reward, discount)`; everything else is shared.
+class BaseObjective:
+    """What every objective says of itself.
 
     Networks, exploration and updates are the same for every objective, so that a comparison
     compares objectives. One that learns something of its own, such as a discriminator, has an
@@ -63,8 +65,6 @@ class Objective(ABC):
         rules: What "auto" stands for in `values`, `extraction` and `conservative_weight`; those it
             leaves out go by whether there is an environment.
         auxiliary: What is learned besides actor, critics and model; None for nothing.
-        reward_is_local: Whether the reward of a transition depends on this transition and its goal
-            alone, not on the rest of the batch.
     """
 
     uses_dynamics: ClassVar[bool] = False
@@ -72,12 +72,22 @@ class Objective(ABC):
     relabel: ClassVar[Mapping[str, float]] = {"future": 0.8, "own": 0.2}
     rules: ClassVar[Mapping[str, Any]] = {}
     auxiliary: Auxiliary | None = None
-    reward_is_local: bool = True
 
     @classmethod
     def settings(cls, config: ODACConfig) -> dict[str, Any]:
         """Keyword arguments of this class that a configuration has settings for."""
         return {}
+
+
+class Objective(BaseObjective, ABC):
+    """A rule `(batch, next_value) -> (reward, discount)`, by which critics learn.
+
+    Attributes:
+        reward_is_local: Whether the reward of a transition depends on this transition and its goal
+            alone, not on the rest of the batch.
+    """
+
+    reward_is_local: bool = True
 
     @abstractmethod
     def reward_and_discount(
@@ -113,15 +123,24 @@ class Objective(ABC):
         return None, None
 
 
-class DirectObjective(Objective):
-    """An objective whose `Auxiliary` gives the values itself: nothing is backed up."""
+class DirectObjective(BaseObjective, Auxiliary):
+    """An objective whose networks give the values themselves: no critics, nothing is backed up."""
 
-    reward_is_local = False
+    def __init__(self) -> None:
+        self.auxiliary = self
 
-    def reward_and_discount(
-        self, batch: JudgedTransitions, next_value: Tensor
-    ) -> RewardAndDiscount:
-        raise NotImplementedError(f"{type(self).__name__} learns values without rewards.")
+    @abstractmethod
+    def action_value(self, networks: ActorCritic, inputs: Inputs, actions: Tensor) -> Tensor:
+        """(B,) Q(s, a, g), differentiable to the actions alone.
+
+        Args:
+            networks: All of them.
+            inputs: Of B transitions.
+            actions: (B, A).
+        """
+
+
+AnyObjective = Objective | DirectObjective
 
 
 class DiscountedObjective(Objective):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rllib_odac.agent.networks import call_frozen, mlp
-from rllib_odac.agent.objectives.auxiliary import AuxiliaryOutput, LearnedValues
+from rllib_odac.agent.objectives.auxiliary import AuxiliaryOutput
 from rllib_odac.agent.objectives.base import DirectObjective
 from rllib_odac.replay.relabelling import RelabelStrategy
 
@@ -20,25 +20,10 @@ if TYPE_CHECKING:
 
 
 class ContrastiveObjective(DirectObjective):
-    """Q(s, a, g) = φ(s, a)ᵀψ(g), which tells futures of (s, a) from those of other rows.
+    """Q(s, a, g) = φ(s, a)ᵀψ(g), whose encoders say whether g is a future of (s, a).
 
     Eysenbach et al. 2022 (arXiv 2206.07568), with binary noise contrastive estimation. The policy
     seeks the episode's own futures and random goals, half of each.
-
-    Args:
-        embedding_dim: Width of φ and ψ.
-    """
-
-    relabel: ClassVar[Mapping[str, float]] = {"discounted": 0.5, "random": 0.5}
-
-    def __init__(self, embedding_dim: int = 64) -> None:
-        if embedding_dim < 1:
-            raise ValueError(f"embedding_dim is {embedding_dim}, but must be at least 1.")
-        self.auxiliary = ContrastiveValues(embedding_dim)
-
-
-class ContrastiveValues(LearnedValues):
-    """Encoders φ(s, a) and ψ(g) whose product says whether g is a future of (s, a).
 
     Of a batch of B pairs, each a state with its action and a future drawn by a geometric clock of
     `prior_discount`, every state is paired with every future, and only its own is a positive
@@ -53,10 +38,14 @@ class ContrastiveValues(LearnedValues):
         embedding_dim: Width of φ and ψ.
     """
 
+    relabel: ClassVar[Mapping[str, float]] = {"discounted": 0.5, "random": 0.5}
     name = "contrastive"
     goal_source = RelabelStrategy.DISCOUNTED
 
-    def __init__(self, embedding_dim: int) -> None:
+    def __init__(self, embedding_dim: int = 64) -> None:
+        super().__init__()
+        if embedding_dim < 1:
+            raise ValueError(f"embedding_dim is {embedding_dim}, but must be at least 1.")
         self.embedding_dim = embedding_dim
 
     def build_networks(

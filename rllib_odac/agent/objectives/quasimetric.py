@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rllib_odac.agent.networks import call_frozen, mlp
-from rllib_odac.agent.objectives.auxiliary import AuxiliaryOutput, LearnedValues
+from rllib_odac.agent.objectives.auxiliary import AuxiliaryOutput
 from rllib_odac.agent.objectives.base import DirectObjective
 from rllib_odac.replay.relabelling import RelabelStrategy
 
@@ -27,27 +27,8 @@ class QuasimetricObjective(DirectObjective):
     """Q(s, a, g) = −d(s', g), the negative number of steps that the goal is away after a.
 
     Wang et al. 2023 (arXiv 2304.01203). The paper's goals are states. Where they are less, the goal
-    φ(s) is a node of its own in the quasimetric, at no distance from s.
-
-    Args:
-        far: Distance in steps beyond which states are not pushed further apart.
-        latent_dim: Width of embeddings, a multiple of 16.
-    """
-
-    relabel: ClassVar[Mapping[str, float]] = {"future": 0.5, "random": 0.5}
-
-    def __init__(self, far: float = 50.0, latent_dim: int = 64) -> None:
-        if not far > 0:
-            raise ValueError(f"far is {far}, but must be positive.")
-        if latent_dim < COMPONENTS or latent_dim % COMPONENTS:
-            raise ValueError(
-                f"latent_dim is {latent_dim}, but must be a positive multiple of {COMPONENTS}."
-            )
-        self.auxiliary = QuasimetricValues(far, latent_dim)
-
-
-class QuasimetricValues(LearnedValues):
-    """d(s, g), as large for random pairs as the steps that were seen allow.
+    φ(s) is a node of its own in the quasimetric, at no distance from s. Distances of random pairs
+    are as large as the steps that were seen allow:
 
         max_d E[d(s, g)]   so that   E[ relu(d(s, s') − 1)² + relu(d(s', φ(s')))² ] ≤ ε²
 
@@ -58,14 +39,22 @@ class QuasimetricValues(LearnedValues):
     action leads.
 
     Args:
-        far: As of `QuasimetricObjective`.
-        latent_dim: As of `QuasimetricObjective`.
+        far: Distance in steps beyond which states are not pushed further apart.
+        latent_dim: Width of embeddings, a multiple of 16.
     """
 
+    relabel: ClassVar[Mapping[str, float]] = {"future": 0.5, "random": 0.5}
     name = "quasimetric"
     goal_source = RelabelStrategy.RANDOM
 
-    def __init__(self, far: float, latent_dim: int) -> None:
+    def __init__(self, far: float = 50.0, latent_dim: int = 64) -> None:
+        super().__init__()
+        if not far > 0:
+            raise ValueError(f"far is {far}, but must be positive.")
+        if latent_dim < COMPONENTS or latent_dim % COMPONENTS:
+            raise ValueError(
+                f"latent_dim is {latent_dim}, but must be a positive multiple of {COMPONENTS}."
+            )
         self.far = far
         self.latent_dim = latent_dim
 
