@@ -29,7 +29,7 @@ from rllib_odac.envs.actions import actions_of
 from rllib_odac.envs.goals import reported_distance, reported_success
 from rllib_odac.ray_compat import was_restarted
 from rllib_odac.replay.episodes import COLUMNS, Array, GoalEpisode, OpenEpisodes, check_it_ends
-from rllib_odac.replay.exploration_goals import ExplorationGoals, validate_exploration_goals
+from rllib_odac.replay.exploration_goals import validate_exploration_goals
 
 TRAINING_SEEDS = 2**31  # training uses environment seeds below, held-out goals those from here on
 RUNNER_STATE = "goal_env_runner"
@@ -57,10 +57,9 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         self._failures = 0  # of the environment, without a whole episode in between
         self._open: OpenEpisodes | None = None
         self._observation: dict[str, Array] = {}
-        mixture = validate_exploration_goals(config.exploration_goals)
-        self._own_goal_share = mixture.get(ExplorationGoals.ENVIRONMENT, 0.0)
-        self._exploration_goals: Array | None = None  # (M, G) that episodes may be given
-        self._goals = ExplorationGoalAssignment(0, 0, self._own_goal_share)
+        self._mixture = validate_exploration_goals(config.exploration_goals)
+        self._exploration_goals: dict[str, Array] = {}  # (M, G) of each source
+        self._goals = ExplorationGoalAssignment(0, 0, self._mixture)
         self._random_actions = HeldRandomActions(0, 0, config.random_action_steps)
 
     @override(SingleAgentEnvRunner)
@@ -171,15 +170,19 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         action_dim, goal_dim = self._action_space.width, observation["desired_goal"].shape[-1]
         steps = self.config.random_action_steps
         self._random_actions = HeldRandomActions(self.num_envs, action_dim, steps)
-        self._goals = ExplorationGoalAssignment(self.num_envs, goal_dim, self._own_goal_share)
-        self._goals.choose(np.ones(self.num_envs, bool), self._exploration_goals, self.rng)
-        self._observation = self._goals.applied_to(observation)
+        self._goals = ExplorationGoalAssignment(self.num_envs, goal_dim, self._mixture)
+        self._observation = self._begin_episodes(np.ones(self.num_envs, bool), observation)
         self._open = OpenEpisodes(self._observation, action_dim, self.config.replay_capacity)
         self._needs_initial_reset = False
 
-    def set_exploration_goals(self, goals: Array) -> None:
-        """Takes goals (N, G) that coming episodes may be given."""
+    def set_exploration_goals(self, goals: dict[str, Array]) -> None:
+        """Takes goals (N, G) of each source, which coming episodes may be given."""
         self._exploration_goals = goals
+
+    def _begin_episodes(self, begins: Array, observation: dict[str, Array]) -> dict[str, Array]:
+        """The observation with the goals that are sought, some anew where (N,) episodes begin."""
+        self._goals.choose(begins, self._exploration_goals, observation, self.rng)
+        return self._goals.applied_to(observation)
 
     def _step(self, explore: bool, random_actions: bool, episodes: list[GoalEpisode]) -> int:
         """Makes one vectorised step; returns how many environments made a real one."""
@@ -193,9 +196,8 @@ class GoalEnvRunner(SingleAgentEnvRunner):
         assert running is not None
         # The step after an episode's end is the vector environment's reset.
         begins = ~running.is_open
-        self._goals.choose(begins, self._exploration_goals, self.rng)
         self._random_actions.release(begins)
-        self._observation = self._goals.applied_to(observation)
+        self._observation = self._begin_episodes(begins, observation)
         ended = terminated | truncated
         if self._goals.is_assigned.any():
             # Reaching the environment's own goal is no terminal state where another is sought.
@@ -210,8 +212,7 @@ class GoalEnvRunner(SingleAgentEnvRunner):
             episodes.append(running.close(index, bool(terminated[index])))
             self._failures = 0
         if cut.any():  # the environment goes on; what follows is another episode to the replay
-            self._goals.choose(cut, self._exploration_goals, self.rng)
-            self._observation = self._goals.applied_to(observation)
+            self._observation = self._begin_episodes(cut, observation)
             running.show(self._observation)
         running.begin(begins | cut)
         return self.num_envs - int(np.count_nonzero(begins))
@@ -361,7 +362,7 @@ class GoalEnvRunner(SingleAgentEnvRunner):
                 "worker_index": self.worker_index,
                 "rng": self.rng.bit_generator.state,
                 "env_steps": self.env_steps,
-                "exploration_goals": self._exploration_goals,
+                "goals_of_sources": self._exploration_goals,
             }
         return state
 
@@ -369,7 +370,7 @@ class GoalEnvRunner(SingleAgentEnvRunner):
     def set_state(self, state: dict[str, Any]) -> None:
         super().set_state(state)
         if RUNNER_STATE in state:
-            self._exploration_goals = state[RUNNER_STATE].get("exploration_goals")
+            self._exploration_goals = state[RUNNER_STATE].get("goals_of_sources", {})
         # RLlib sends the local runner's state to remote ones, which must not all act alike.
         if state.get(RUNNER_STATE, {}).get("worker_index") == self.worker_index:
             self.rng.bit_generator.state = state[RUNNER_STATE]["rng"]

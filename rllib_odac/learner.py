@@ -313,15 +313,13 @@ class ODACTorchLearner(TorchLearner):
         self.replay.extend(counted())
         return moments
 
-    def draw_exploration_goals(self, count: int) -> np.ndarray | None:
-        """Achieved goals (N, G) for coming episodes, in the mixture that the config asks for.
-
-        None if it asks for none, or as long as the replay is empty.
-        """
-        mixture = validate_exploration_goals(self.config.exploration_goals)
-        measured = self.config.goals.measured
-        goals = draw_exploration_goals(self.replay, mixture, count, measured)
-        return None if goals is None else goals.cpu().numpy()
+    def draw_exploration_goals(self, count: int) -> dict[str, np.ndarray]:
+        """Goals (N, G) for coming episodes, of each source that the config asks for."""
+        sources = validate_exploration_goals(self.config.exploration_goals)
+        goals = self.config.goals
+        least = goals.success_distance or self.networks.trivial_distance
+        drawn = draw_exploration_goals(self.replay, sources, count, least, goals.measured)
+        return {source: goals.cpu().numpy() for source, goals in drawn.items()}
 
     def _set_goal_units(self) -> None:
         """Fixes the unit of goals, once, since a value in nats depends on the density's unit.

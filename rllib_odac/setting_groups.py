@@ -307,8 +307,9 @@ class ReplaySettings:
 class ExplorationSettings:
     """Exploration.
 
-    Training episodes go for the goals of the "environment", for states "achieved" so far, or for
-    the "rare" ones of these, which few others are near. Evaluation takes the environment's.
+    Training episodes go for the goals of the "environment", for states "achieved" so far, for the
+    "rare" ones of these, which few others are near, or for one that is "displaced" from where they
+    begin by as much as another episode brought about. Evaluation takes the environment's.
     """
 
     num_initial_random_steps: int = setting(

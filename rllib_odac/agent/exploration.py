@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from rllib_odac.replay.episodes import Array
+from rllib_odac.replay.exploration_goals import ExplorationGoals
 
 
 class HeldRandomActions:
@@ -58,23 +60,48 @@ class ExplorationGoalAssignment:
     Args:
         num_envs: N.
         goal_dim: G.
-        own_goal_share: Probability that an episode keeps the environment's own goal.
+        mixture: Probabilities of sources.
     """
 
-    def __init__(self, num_envs: int, goal_dim: int, own_goal_share: float) -> None:
-        self.own_goal_share = own_goal_share
+    def __init__(
+        self, num_envs: int, goal_dim: int, mixture: Mapping[ExplorationGoals, float]
+    ) -> None:
+        self.mixture = mixture
         self.is_assigned = np.zeros(num_envs, dtype=bool)
         self._assigned = np.zeros((num_envs, goal_dim), dtype=np.float32)
 
-    def choose(self, begins: Array, goals: Array | None, rng: np.random.Generator) -> None:
-        """Draws goals from (M, G) for the episodes that begin, (N,) bool, if there are any."""
-        if goals is None or not begins.any():
+    def choose(
+        self,
+        begins: Array,
+        drawn: Mapping[str, Array],
+        observation: Mapping[str, Array],
+        rng: np.random.Generator,
+    ) -> None:
+        """Assigns goals to the episodes that begin; where a source has none, the environment's.
+
+        Args:
+            begins: (N,) bool.
+            drawn: Goals (M, G) of each source.
+            observation: With the achieved goals (N, G) φ(s_0), from which displacements lead, and
+                the environment's own goals (N, G), near to which they have to lead.
+            rng: Of what is drawn.
+        """
+        if not drawn or not begins.any():
             return
         num_envs = len(self.is_assigned)
-        asked = rng.random(num_envs) >= self.own_goal_share
-        chosen = goals[rng.integers(len(goals), size=num_envs)]
-        self.is_assigned = np.where(begins, asked, self.is_assigned)
-        self._assigned = np.where(begins[:, None], chosen, self._assigned)
+        sources = list(self.mixture)
+        source = rng.choice(len(sources), size=num_envs, p=list(self.mixture.values()))
+        self.is_assigned = self.is_assigned & ~begins
+        for name, goals in drawn.items():
+            if name == ExplorationGoals.DISPLACED:
+                chosen = nearest_displaced(
+                    observation["achieved_goal"], goals, observation["desired_goal"]
+                )
+            else:
+                chosen = goals[rng.integers(len(goals), size=num_envs)]
+            where = begins & (source == sources.index(ExplorationGoals(name)))
+            self.is_assigned = self.is_assigned | where
+            self._assigned = np.where(where[:, None], chosen, self._assigned)
 
     def applied_to(self, observation: dict[str, Array]) -> dict[str, Any]:
         """The observation with the assigned goals in place of the environment's own."""
@@ -84,3 +111,14 @@ class ExplorationGoalAssignment:
         return observation | {
             "desired_goal": np.where(self.is_assigned[:, None], self._assigned, own)
         }
+
+
+def nearest_displaced(start: Array, displacements: Array, goals: Array) -> Array:
+    """(N, G) where the displacements (M, G) lead from (N, G) starts, as near as possible to goals.
+
+    As in hindsight goal generation (Ren et al. 2019, arXiv 1906.04279): what was brought about
+    before and leads towards what the task asks for. The more was brought about, the nearer it is.
+    """
+    reached = start[:, None] + displacements
+    nearest = np.linalg.norm(reached - goals[:, None], axis=-1).argmin(1)
+    return np.asarray(reached[np.arange(len(start)), nearest])

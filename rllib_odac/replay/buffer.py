@@ -313,6 +313,13 @@ class GoalReplay:
         fraction = self._random(1, count)[0]
         return self._achieved(self._row(self._draw_entry(fraction)) + 1)
 
+    def sample_displacements(self, count: int) -> Tensor:
+        """Draws (N, G) ways from what a state achieved to what a later one of its episode did."""
+        fraction, other_fraction = self._random(2, count)
+        row, first, last = self._entries.index_select(0, self._draw_entry(fraction)).unbind(-1)
+        later = self._goal_row(RelabelStrategy.FUTURE, row, first, last, other_fraction, fraction)
+        return self._achieved(later) - self._achieved(row)
+
     def _gather(self, row: Tensor) -> tuple[Tensor, ...]:
         states = self._states.index_select(0, row % self.capacity)
         return torch.split(states, [values.shape[1] for values in self._columns.values()], dim=-1)

@@ -1,8 +1,8 @@
-"""Goals for the episodes that are collected for training: achieved ones, or rare ones of those."""
+"""Goals for the episodes that are collected for training, drawn from what was achieved so far."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
 import torch
@@ -13,6 +13,7 @@ from rllib_odac.replay.relabelling import validate_mixture
 
 SAMPLE_SIZE = 512  # achieved goals that are drawn to find rare ones among them
 NEIGHBOUR = 10  # the neighbour whose distance measures how rare a goal is
+TRIES = 32  # pairs of states that are drawn for each displacement, since most things lie still
 
 
 class ExplorationGoals(StrEnum):
@@ -21,6 +22,7 @@ class ExplorationGoals(StrEnum):
     ENVIRONMENT = "environment"  # its own distribution, as in evaluation
     ACHIEVED = "achieved"  # any state reached so far: nobody has to know what can be reached
     RARE = "rare"  # the same, the more often the fewer others are near it
+    DISPLACED = "displaced"  # as near to its own as it can get by as much as others were displaced
 
 
 def validate_exploration_goals(goals: str | Mapping[str, float]) -> dict[ExplorationGoals, float]:
@@ -35,27 +37,55 @@ def validate_exploration_goals(goals: str | Mapping[str, float]) -> dict[Explora
 
 def draw_exploration_goals(
     replay: GoalReplay,
-    mixture: Mapping[ExplorationGoals, float],
+    sources: Iterable[ExplorationGoals],
     count: int,
+    least_distance: float | Tensor,
     measured: slice = slice(None),
-) -> Tensor | None:
-    """Achieved goals (N, G) in the shares that a mixture gives to achieved and to rare ones.
+) -> dict[ExplorationGoals, Tensor]:
+    """Goals (N, G) of each source but the environment, as far as the replay holds any.
 
-    None if the mixture has neither, or as long as the replay is empty.
+    Those of "displaced" are displacements, to be added to the achieved goal that an episode begins
+    with, and may be fewer.
 
     Args:
         replay: Where they were achieved.
-        mixture: Probabilities of sources.
+        sources: Which are asked for.
         count: N.
-        measured: See `sample_rare`.
+        least_distance: Of displacements, in the environment's units.
+        measured: Coordinates of a goal that rarity and distance are judged by. Where a goal names a
+            hand and an object, those of the object, since a hand is soon everywhere.
     """
-    achieved = mixture.get(ExplorationGoals.ACHIEVED, 0.0)
-    rare = mixture.get(ExplorationGoals.RARE, 0.0)
-    if achieved + rare == 0 or len(replay) == 0:
-        return None
-    num_rare = round(count * rare / (achieved + rare))
-    goals = [replay.sample_achieved(count - num_rare), sample_rare(replay, num_rare, measured)]
-    return torch.cat(goals)
+    draw = {
+        ExplorationGoals.ACHIEVED: lambda: replay.sample_achieved(count),
+        ExplorationGoals.RARE: lambda: sample_rare(replay, count, measured),
+        ExplorationGoals.DISPLACED: lambda: sample_displacements(
+            replay, count, least_distance, measured
+        ),
+    }
+    if len(replay) == 0:
+        return {}
+    drawn = {source: draw[source]() for source in sources if source in draw}
+    return {source: goals for source, goals in drawn.items() if len(goals) > 0}
+
+
+def sample_displacements(
+    replay: GoalReplay,
+    count: int,
+    least_distance: float | Tensor,
+    measured: slice = slice(None),
+) -> Tensor:
+    """At most N displacements (M, G) of achieved goals between a state and a later one.
+
+    Hindsight teaches to bring about what was brought about before, by as much, and an object that
+    was pushed a little can be pushed a little again, from wherever it lies. A policy that is asked
+    for this meets the object in most episodes long before it can do what the task asks for.
+
+    Args:
+        As of `draw_exploration_goals`.
+    """
+    ways = replay.sample_displacements(TRIES * count)
+    is_far = ways[:, measured].norm(dim=-1) > least_distance
+    return ways[is_far][:count]
 
 
 def sample_rare(replay: GoalReplay, count: int, measured: slice = slice(None)) -> Tensor:
@@ -67,11 +97,8 @@ def sample_rare(replay: GoalReplay, count: int, measured: slice = slice(None)) -
     Args:
         replay: Where they were achieved.
         count: N.
-        measured: Coordinates of a goal that rarity is judged by. Where a goal names a hand and an
-            object, those of the object, since a hand is soon everywhere.
+        measured: As of `draw_exploration_goals`.
     """
-    if count == 0:
-        return replay.sample_achieved(0)
     goals = replay.sample_achieved(max(count, SAMPLE_SIZE))
     positions = goals[:, measured]
     distances = torch.cdist(positions, positions)  # the nearest of all is a goal itself

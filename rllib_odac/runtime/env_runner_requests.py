@@ -65,7 +65,7 @@ class PolicySnapshot:
         updates: Updates made to the weights.
         weights: RLlib's state with a reference to the weights, which an env runner follows if they
             are new to it; None if there are none newer than those it began with.
-        exploration_goals: Reference to goals (N, G), or None.
+        exploration_goals: Reference to goals (N, G) of each source, or None.
     """
 
     updates: int = 0
@@ -328,7 +328,7 @@ def _sample(
     runner: GoalEnvRunner,
     env_steps: int,
     weights: dict[str, Any] | None,
-    exploration_goals: np.ndarray | None,
+    exploration_goals: dict[str, np.ndarray] | None,
 ) -> Sample | Exception:
     """Runs on an env runner: episodes stay in its object store, only a reference travels.
 

@@ -13,6 +13,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import ray
 from ray import cloudpickle
 from ray.exceptions import RayError
@@ -25,7 +26,7 @@ from rllib_odac.runtime.arrivals import Arrivals
 from rllib_odac.runtime.pace import Publications
 from rllib_odac.runtime.supervision import Supervision
 
-NUM_EXPLORATION_GOALS = 256  # achieved goals that each learner draws anew in every call
+NUM_EXPLORATION_GOALS = 256  # achieved goals that each learner draws of each source in every call
 CALLS_AHEAD = 2  # calls of learners under way: one that is worked on and one that follows at once
 SECONDS_TO_KNOW = 5  # of a learner's death, after what the others make of it has arrived
 SECONDS_TO_KNOW_OF_A_NODE = 30  # by which Ray counts one that it cannot reach as dead
@@ -39,7 +40,7 @@ class LearnerResult:
         metrics: RLlib's.
         replay_transitions: Size of its replay.
         transitions: Transitions that it took in.
-        exploration_goals: Achieved goals (N, G), or None where none are wanted.
+        exploration_goals: Goals (N, G) of each source that is wanted.
         weights: RLlib's state with a reference to the weights of its inference-only module; from
             the first learner alone, after updates that remote env runners have to hear of.
         seconds: Time it took.
@@ -48,7 +49,7 @@ class LearnerResult:
     metrics: Any
     replay_transitions: int
     transitions: int
-    exploration_goals: Any
+    exploration_goals: dict[str, np.ndarray]
     weights: dict[str, Any] | None
     seconds: float
 

@@ -282,9 +282,12 @@ class Training:
         snapshot = self._snapshot
         for weights in [result.weights for result in results if result.weights is not None]:
             snapshot = replace(snapshot, weights=weights, updates=self.updates)
-        goals = [r.exploration_goals for r in results if r.exploration_goals is not None]
-        if goals:
-            drawn = np.concatenate(goals)
+        of_each = [result.exploration_goals for result in results]
+        drawn = {
+            source: np.concatenate([goals[source] for goals in of_each if source in goals])
+            for source in set().union(*of_each)
+        }
+        if drawn:
             # A checkpoint holds the state of the env runner in this process.
             self._env_runners.local_env_runner.set_exploration_goals(drawn)
             if self.requests is not None:

@@ -239,7 +239,7 @@ def test_exploration_goals_reach_every_env_runner(ray_cluster):
     for _ in range(3):
         algorithm.train()
     first, second = algorithm.env_runner_group.foreach_env_runner(
-        lambda runner: runner._exploration_goals, local_env_runner=False
+        lambda runner: runner._exploration_goals["rare"], local_env_runner=False
     )
     assert first.shape == (512, 2)  # 256 from each learner
     assert np.array_equal(first, second)
