@@ -263,7 +263,8 @@ class ReplaySettings:
     A checkpoint without the replay is small; after a restore from it learning waits for
     `num_steps_before_learning` new steps. Hindsight takes goals from the "future" of the episode,
     from there by a geometric clock of `prior_discount` ("discounted"), from the "next" or the
-    "final" state, the whole "episode" or "random" states; "own" keeps the episode's goal. "auto" is
+    "final" state, the whole "episode" or "random" states, or it takes the nearest of several such
+    ("near"), which tells values what is behind a wall; "own" keeps the episode's goal. "auto" is
     the objective's choice: SAC's is "own" alone, that of most others 0.8 "future" and 0.2 "own", or
     where `offline` 0.2 "next", 0.5 "discounted" and 0.3 "random".
 

@@ -8,7 +8,6 @@ never a Python loop.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -21,7 +20,13 @@ from rllib_odac.replay.blocks import Block, in_blocks, pack, write
 from rllib_odac.replay.episodes import Array, GoalEpisode, cut_episodes
 from rllib_odac.replay.file import read_arrays, write_arrays
 from rllib_odac.replay.logged_share import drawn_numbers
-from rllib_odac.replay.relabelling import RelabelStrategy, first_false, validate_relabelling
+from rllib_odac.replay.relabelling import (
+    NUM_NEAR,
+    RelabelStrategy,
+    first_false,
+    row_of_episode,
+    validate_relabelling,
+)
 from rllib_odac.replay.transitions import Transitions
 
 
@@ -273,22 +278,18 @@ class GoalReplay:
     ) -> Tensor:
         """Rows (B,) whose achieved goals are the goals of transitions, drawn by fractions (B,)."""
         match strategy:
-            case RelabelStrategy.FUTURE:  # any state after this one
-                return row + 1 + (fraction * (last - row)).long()
-            case RelabelStrategy.DISCOUNTED:  # k steps on by p(k) ∝ γᵏ, as far as the episode goes
-                within = 1 - self.discount ** (last - row).double()
-                wait = torch.log1p(-fraction * within) / math.log(self.discount)
-                return torch.minimum(row + 1 + wait.long(), last)
-            case RelabelStrategy.NEXT:
-                return row + 1
-            case RelabelStrategy.FINAL:
-                return last
-            case RelabelStrategy.EPISODE:  # any state of the episode, this one's past included
-                return first + (fraction * (last - first + 1)).long()
-            case RelabelStrategy.RANDOM:  # any state that was ever reached by a step
-                return self._row(self._draw_entry(other_fraction)) + 1
-            case RelabelStrategy.OWN:
-                raise ValueError("An episode's own goal is none that it achieved.")
+            case RelabelStrategy.RANDOM:
+                return self._reached_row(other_fraction)
+            case RelabelStrategy.NEAR:
+                others = self._reached_row(self._random(NUM_NEAR, len(row)).flatten())
+                ends = self._achieved(others).view(NUM_NEAR, len(row), -1)
+                nearest = (ends - self._achieved(row)).norm(dim=-1).argmin(0, keepdim=True)
+                return others.view(NUM_NEAR, -1).gather(0, nearest).squeeze(0)
+        return row_of_episode(strategy, row, first, last, fraction, self.discount)
+
+    def _reached_row(self, fraction: Tensor) -> Tensor:
+        """Rows (B,) of any states that were ever reached by a step, by fractions (B,)."""
+        return self._row(self._draw_entry(fraction)) + 1
 
     def _row(self, entry: Tensor) -> Tensor:
         return self._entries[:, 0].index_select(0, entry)
@@ -310,14 +311,13 @@ class GoalReplay:
         """
         if self._num_transitions == 0:
             raise ValueError("The replay is empty: add an episode before sampling.")
-        fraction = self._random(1, count)[0]
-        return self._achieved(self._row(self._draw_entry(fraction)) + 1)
+        return self._achieved(self._reached_row(self._random(1, count)[0]))
 
     def sample_displacements(self, count: int) -> Tensor:
         """Draws (N, G) ways from what a state achieved to what a later one of its episode did."""
         fraction, other_fraction = self._random(2, count)
         row, first, last = self._entries.index_select(0, self._draw_entry(fraction)).unbind(-1)
-        later = self._goal_row(RelabelStrategy.FUTURE, row, first, last, other_fraction, fraction)
+        later = row_of_episode(RelabelStrategy.FUTURE, row, first, last, other_fraction)
         return self._achieved(later) - self._achieved(row)
 
     def _gather(self, row: Tensor) -> tuple[Tensor, ...]:

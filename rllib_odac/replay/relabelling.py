@@ -12,6 +12,8 @@ from torch import Tensor
 
 from rllib_odac.settings import shown
 
+NUM_NEAR = 8  # states of which "near" is the nearest
+
 _Name = TypeVar("_Name", bound=StrEnum)
 
 
@@ -24,6 +26,7 @@ class RelabelStrategy(StrEnum):
     FINAL = "final"  # the episode's last state
     EPISODE = "episode"  # any state of the same episode
     RANDOM = "random"  # any state in the buffer, reachable from here or not
+    NEAR = "near"  # of several such states the nearest, which a wall may be in front of
     OWN = "own"  # no relabelling: the goal that the episode was given
 
 
@@ -54,6 +57,43 @@ def validate_mixture(
     if not math.isclose(total, 1.0, abs_tol=1e-6):
         raise ValueError(f"{setting} has probabilities that sum to {total:g}, but must sum to 1.")
     return {names(name): float(probability) for name, probability in mixture.items()}
+
+
+def row_of_episode(
+    strategy: RelabelStrategy,
+    row: Tensor,
+    first: Tensor,
+    last: Tensor,
+    fraction: Tensor,
+    discount: float = 0.95,
+) -> Tensor:
+    """Rows (B,) of the same episode whose achieved goals are the goals of transitions.
+
+    Args:
+        strategy: One that looks for goals in the same episode.
+        row: (B,) where transitions begin.
+        first: (B,) where their episodes begin.
+        last: (B,) where these end.
+        fraction: (B,) uniform in [0, 1).
+        discount: γ of "discounted".
+
+    Raises:
+        ValueError: If the strategy looks elsewhere.
+    """
+    match strategy:
+        case RelabelStrategy.FUTURE:  # any state after this one
+            return row + 1 + (fraction * (last - row)).long()
+        case RelabelStrategy.DISCOUNTED:  # k steps on by p(k) ∝ γᵏ, as far as the episode goes
+            within = 1 - discount ** (last - row).double()
+            wait = torch.log1p(-fraction * within) / math.log(discount)
+            return torch.minimum(row + 1 + wait.long(), last)
+        case RelabelStrategy.NEXT:
+            return row + 1
+        case RelabelStrategy.FINAL:
+            return last
+        case RelabelStrategy.EPISODE:  # any state of the episode, this one's past included
+            return first + (fraction * (last - first + 1)).long()
+    raise ValueError(f'"{strategy}" takes no goal from what its episode achieved.')
 
 
 def first_false(flags: Tensor) -> Tensor:

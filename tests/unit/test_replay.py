@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rllib_odac.replay import blocks
 from rllib_odac.replay.buffer import GoalReplay
 from rllib_odac.replay.episodes import GoalEpisode
-from rllib_odac.replay.relabelling import RelabelStrategy
+from rllib_odac.replay.relabelling import NUM_NEAR, RelabelStrategy
 
 MIXED = {"future": 0.4, "final": 0.1, "episode": 0.1, "random": 0.2, "own": 0.2}
 
@@ -124,7 +124,9 @@ def test_every_transition_is_drawn_equally_often():
     assert ((counts - expected).abs() < 6 * expected**0.5).all()
 
 
-@pytest.mark.parametrize("strategy", ["future", "discounted", "final", "episode", "random", "own"])
+@pytest.mark.parametrize(
+    "strategy", ["future", "discounted", "final", "episode", "random", "near", "own"]
+)
 def test_strategies_draw_goals_from_where_they_say(strategy):
     replay = make_replay(200, {strategy: 1.0})
     for number, steps in enumerate([3, 20, 7, 11]):
@@ -137,7 +139,7 @@ def test_strategies_draw_goals_from_where_they_say(strategy):
     if strategy == "own":
         assert (goal_time == -1).all()
         return
-    if strategy == "random":
+    if strategy in ("random", "near"):
         assert (goal_number != number).any()
         assert (goal_time >= 1).all()  # states that a step has reached
         return
@@ -153,6 +155,21 @@ def test_strategies_draw_goals_from_where_they_say(strategy):
         assert (goal_time < time).any()
         assert (goal_time <= length).all()
         assert set(goal_time[number == 0].int().tolist()) == {0, 1, 2, 3}
+
+
+def test_near_goals_are_the_nearest_of_several_random_ones():
+    replays = {strategy: make_replay(2000, {strategy: 1.0}) for strategy in ("near", "random")}
+    rng = np.random.default_rng(0)
+    for _ in range(500):  # of one step each, from one place to any other
+        goals = np.stack([np.zeros(2), rng.uniform(-1, 1, 2)]).astype(np.float32)
+        episode = GoalEpisode(np.zeros((2, 3), np.float32), goals, goals, np.zeros((1, 2), "f"))
+        for replay in replays.values():
+            replay.add(episode)
+    far = {name: replay.sample(20_000).goal.norm(dim=-1) for name, replay in replays.items()}
+    # The least of eight distances is above a bound as often as one is, to the eighth power.
+    for bound in (0.2, 0.4, 0.6):
+        shares = {name: float((lengths > bound).double().mean()) for name, lengths in far.items()}
+        assert shares["near"] == pytest.approx(shares["random"] ** NUM_NEAR, abs=0.02)
 
 
 @pytest.mark.parametrize("column", ["goal", "auxiliary_goal"])
