@@ -150,17 +150,18 @@ class DivergenceGuard:
         culprit = self._culprit(gradients=self._reads_at_once)
         if culprit is not None:
             text += f" because {culprit} is not finite"
-        backup = update.backup
         quantities = {
-            "target": update.target,
-            "reward": None if backup is None else backup.reward,
-            "discount": None if backup is None else backup.discount,
             "q_values": update.predictions.q_values,
-            "log_prob_next": update.predictions.log_prob_next,
             "goal": watched.batch.transitions.goal,
         }
-        known = {name: values for name, values in quantities.items() if values is not None}
-        described = (f"{name} {_range(values)}" for name, values in known.items())
+        if (target := update.target) is not None:
+            quantities |= {
+                "target": target.value,
+                "reward": target.backup.reward,
+                "discount": target.backup.discount,
+                "log_prob_next": target.log_prob_next,
+            }
+        described = (f"{name} {_range(values)}" for name, values in quantities.items())
         return f"{text}; its batch has {', '.join(described)}"
 
     def _culprit(self, gradients: bool) -> str | None:

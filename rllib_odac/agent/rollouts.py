@@ -17,7 +17,7 @@ from rllib_odac.agent.batch import Batch, prepare
 from rllib_odac.agent.direct_update import direct_update
 from rllib_odac.agent.objectives.base import AnyObjective, DirectObjective, Objective
 from rllib_odac.agent.rules import Rules
-from rllib_odac.agent.update import Update, compute_update
+from rllib_odac.agent.update import Update, compute_target, compute_update
 from rllib_odac.maths.losses import critic_loss
 
 
@@ -58,8 +58,7 @@ def update_with_rollouts(networks: ActorCritic, objective: Objective, batch: Bat
     update = compute_update(networks, objective, batch)
     steps = made_up(networks, batch)
     with torch.no_grad():
-        target = compute_update(networks, objective, steps).target
-    assert target is not None
+        target = compute_target(networks, objective, steps).value
     q_values = networks.critic(steps.inputs.state_goal, steps.transitions.actions)
     loss = networks.rules.rollout_weight * critic_loss(q_values, target)
     return update._replace(losses=update.losses | {"rollout_loss": loss})

@@ -15,15 +15,44 @@ from torch import Tensor
 
 from rllib_odac.agent.actor_critic import ActorCritic
 from rllib_odac.agent.batch import Batch
-from rllib_odac.agent.in_sample import extraction_loss, fit_loss, in_sample_value, losses_of_the_log
+from rllib_odac.agent.in_sample import (
+    InSampleValue,
+    extraction_loss,
+    fit_loss,
+    in_sample_value,
+    losses_of_the_log,
+)
 from rllib_odac.agent.likelihoods import log_likelihoods
+from rllib_odac.agent.objectives.auxiliary import AuxiliaryOutput
 from rllib_odac.agent.objectives.base import JudgedTransitions, Objective, RewardAndDiscount
 from rllib_odac.agent.value_ahead import back_up, policy_ahead, policy_here, value_ahead
 from rllib_odac.maths.losses import bellman_target, dynamics_loss, temperature_loss
 
 
+class Target(NamedTuple):
+    """What critics learn from a batch, what it is made of, and what was said on the way.
+
+    Attributes:
+        value: (B,) r + discount · V̂(s', g), constant.
+        backup: Reward and discount.
+        next_value: (B,) V̂(s', g) of the target networks, within the objective's bounds, constant.
+        log_prob_next: (B,) log p_ψ(φ(s') | s, a) of what was reached, or (E, B) by each model.
+        log_scale: (B, G) log b of p_ψ, or (E, B, G), constant.
+        in_sample: What V(s, g) says, where values come from replayed actions alone.
+        auxiliary: What the objective's own networks say, where it has some.
+    """
+
+    value: Tensor
+    backup: RewardAndDiscount
+    next_value: Tensor
+    log_prob_next: Tensor
+    log_scale: Tensor
+    in_sample: InSampleValue | None
+    auxiliary: AuxiliaryOutput | None
+
+
 class Predictions(NamedTuple):
-    """What the networks say of a batch; the last three are None where there are no critics.
+    """What critics and policy say of a batch.
 
     Attributes:
         q_values: (E, B) Q(s, a, g) of the replayed actions.
@@ -32,18 +61,12 @@ class Predictions(NamedTuple):
         policy_kl: (B,) KL(π‖p) at s. Both are estimated from one action, and are exact sums where
             there are finitely many.
         kl_weight: () constant.
-        log_prob_next: (B,) log p_ψ(φ(s') | s, a) of what was reached, or (E, B) by each model.
-        log_scale: (B, G) log b of p_ψ, or (E, B, G), constant.
-        next_value: (B,) V̂(s', g) of the target networks, within the objective's bounds, constant.
     """
 
     q_values: Tensor
     policy_q: Tensor
     policy_kl: Tensor
     kl_weight: Tensor
-    log_prob_next: Tensor | None = None
-    log_scale: Tensor | None = None
-    next_value: Tensor | None = None
 
 
 class Update(NamedTuple):
@@ -52,15 +75,13 @@ class Update(NamedTuple):
     Attributes:
         losses: () each, by the name of its metric. Their gradients reach disjoint parameters, so
             that their sum is minimised by one backward pass.
-        predictions: What the networks said.
-        target: (B,) what critics learn, constant; None without critics.
-        backup: Reward and discount, of which the target is made.
+        predictions: What critics and policy said.
+        target: What critics learn; None without critics.
     """
 
     losses: dict[str, Tensor]
     predictions: Predictions
-    target: Tensor | None = None
-    backup: RewardAndDiscount | None = None
+    target: Target | None = None
 
     @property
     def total_loss(self) -> Tensor:
@@ -68,31 +89,23 @@ class Update(NamedTuple):
         return functools.reduce(torch.add, self.losses.values())
 
 
-def compute_update(networks: ActorCritic, objective: Objective, batch: Batch) -> Update:
-    """Losses of one update and everything that they are made of.
+def compute_target(networks: ActorCritic, objective: Objective, batch: Batch) -> Target:
+    """r + discount · V̂(s', g), reward and discount from the objective.
 
     Args:
         networks: The actor-critic that is trained.
         objective: Which gives reward and discount.
         batch: B relabelled transitions.
     """
-    transitions, inputs = batch.transitions, batch.inputs
     kl_weight = networks.log_kl_weight.detach().exp()
-
-    # Networks. The policy makes two passes: in a common one the backward pass would go through both
-    # halves, although only the actions at s have a gradient.
     in_sample = in_sample_value(networks, batch, kl_weight) if networks.rules.is_in_sample else None
     ahead = policy_ahead(networks, batch, kl_weight) if in_sample is None else None
-    policy_q, policy_kl = policy_here(networks, batch)
-    q_values = networks.critic(inputs.state_goal, transitions.actions)
-    log_prob_next, log_prob_goal, log_scale, disagreement = log_likelihoods(networks, inputs)
+    said = log_likelihoods(networks, batch.inputs)
     auxiliary = (
         None
         if objective.auxiliary is None
         else objective.auxiliary.evaluate(networks, batch, None if ahead is None else ahead.actions)
     )
-
-    # Target: r + discount · V̂(s', g), reward and discount from the objective.
     with torch.no_grad():
         if ahead is None:
             assert in_sample is not None
@@ -104,27 +117,40 @@ def compute_update(networks: ActorCritic, objective: Objective, batch: Batch) ->
         low, high = objective.value_bounds(networks.max_log_prob)
         if low is not None or high is not None:
             next_value = next_value.clamp(low, high)
-        reward = None if auxiliary is None else auxiliary.reward
-        unit = networks.goal_scale
-        judged = JudgedTransitions(transitions, log_prob_goal, unit, reward, disagreement)
+        judged = JudgedTransitions(
+            batch.transitions,
+            said.log_prob_goal,
+            networks.goal_scale,
+            None if auxiliary is None else auxiliary.reward,
+            said.disagreement,
+        )
         next_value = value_ahead(networks, objective, batch, judged, next_value, kl_cost)
         backup = back_up(networks, objective, judged, next_value)
-        target = bellman_target(backup.reward, backup.discount, next_value)
+        value = bellman_target(backup.reward, backup.discount, next_value)
+    log_scale = said.log_scale.detach()
+    return Target(value, backup, next_value, said.log_prob_next, log_scale, in_sample, auxiliary)
 
-    # Losses.
-    fit, advantage = fit_loss(networks.rules, q_values, target, in_sample)
+
+def compute_update(networks: ActorCritic, objective: Objective, batch: Batch) -> Update:
+    """Losses of one update and everything that they are made of; see `compute_target`.
+
+    The policy makes two passes, at s' and at s: in a common one the backward pass would go through
+    both halves, although only the actions at s have a gradient.
+    """
+    target = compute_target(networks, objective, batch)
+    policy_q, policy_kl = policy_here(networks, batch)
+    q_values = networks.critic(batch.inputs.state_goal, batch.transitions.actions)
+    kl_weight = networks.log_kl_weight.detach().exp()
+    fit, advantage = fit_loss(networks.rules, q_values, target.value, target.in_sample)
     to_policy = extraction_loss(networks, batch, policy_q, policy_kl, kl_weight, advantage)
     losses = {"critic_loss": fit, "policy_loss": to_policy}
     if networks.dynamics.is_learned:
-        losses["dynamics_loss"] = dynamics_loss(log_prob_next)
-    losses |= losses_of_the_log(networks, batch, q_values, in_sample)
+        losses["dynamics_loss"] = dynamics_loss(target.log_prob_next)
+    losses |= losses_of_the_log(networks, batch, q_values, target.in_sample)
     losses |= loss_of_temperature(networks, policy_kl)
-    if objective.auxiliary is not None and auxiliary is not None:
-        losses[f"{objective.auxiliary.name}_loss"] = auxiliary.loss
-    predictions = Predictions(
-        q_values, policy_q, policy_kl, kl_weight, log_prob_next, log_scale.detach(), next_value
-    )
-    return Update(losses, predictions, target, backup)
+    if objective.auxiliary is not None and target.auxiliary is not None:
+        losses[f"{objective.auxiliary.name}_loss"] = target.auxiliary.loss
+    return Update(losses, Predictions(q_values, policy_q, policy_kl, kl_weight), target)
 
 
 def loss_of_temperature(networks: ActorCritic, policy_kl: Tensor) -> dict[str, Tensor]:

@@ -45,17 +45,16 @@ def compute_metrics(networks: ActorCritic, batch: Batch, update: Update) -> dict
 
 def _of_the_backup(update: Update) -> dict[str, Tensor]:
     """What critics learn from; nothing where there are none."""
-    backup, predictions = update.backup, update.predictions
-    if backup is None or update.target is None:
+    target = update.target
+    if target is None:
         return {}
-    assert predictions.log_prob_next is not None
-    assert predictions.log_scale is not None
+    reward, discount, metrics = target.backup
     return {
-        "target": update.target,
-        "reward": backup.reward,
-        "discount": backup.discount,
-        "effective_horizon": effective_horizon(backup.discount),
-        **backup.metrics,
-        "log_prob_next": predictions.log_prob_next,
-        "dynamics_scale": predictions.log_scale.exp(),
+        "target": target.value,
+        "reward": reward,
+        "discount": discount,
+        "effective_horizon": effective_horizon(discount),
+        **metrics,
+        "log_prob_next": target.log_prob_next,
+        "dynamics_scale": target.log_scale.exp(),
     }

@@ -114,17 +114,16 @@ def _infer_rows(
     batch = Batch(repeated, inputs, noise, auxiliary_noise=auxiliary_noise)
     if isinstance(objective, DirectObjective):
         # Not its loss, which may pair every row with every other one.
-        predictions = direct_predictions(networks, objective, batch)
-        backup = None
+        predictions, target = direct_predictions(networks, objective, batch), None
     else:
-        update = compute_update(networks, objective, batch)
-        predictions, backup = update.predictions, update.backup
+        _, predictions, target = compute_update(networks, objective, batch)
     quantities = {
         "value": soft_value(predictions.policy_q, predictions.policy_kl, predictions.kl_weight),
         "kl_cost": predictions.kl_weight * predictions.policy_kl,
     }
-    if backup is not None and predictions.next_value is not None:
-        quantities |= {"next_value": predictions.next_value, "discount": backup.discount}
+    if target is not None:
+        backup = target.backup
+        quantities |= {"next_value": target.next_value, "discount": backup.discount}
         if not isinstance(objective, DirectObjective) and objective.reward_is_local:
             quantities["reward"] = backup.reward
         names = (*(OF_DISCOUNT if INFERS_DISCOUNT in backup.metrics else ()), "disagreement")

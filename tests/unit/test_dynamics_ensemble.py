@@ -111,10 +111,10 @@ def test_equal_members_are_one_model(settings):
     ours, theirs = (
         compute_update(each.networks, each.objective, batch) for each in (several, single)
     )
-    torch.testing.assert_close(ours.target, theirs.target, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ours.target.value, theirs.target.value, rtol=1e-4, atol=1e-4)
     for name, loss in theirs.losses.items():
         torch.testing.assert_close(ours.losses[name], loss, rtol=1e-4, atol=1e-4)
-    assert ours.backup.metrics["disagreement"].abs().max() < 1e-6
+    assert ours.target.backup.metrics["disagreement"].abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("objective", ["odac", "horizon"])
@@ -127,12 +127,12 @@ def test_targets_have_the_weighted_disagreement_and_nothing_else_changes(objecti
     before, after = (
         compute_update(each.networks, each.objective, batch) for each in (plain, judged)
     )
-    disagreement = after.backup.metrics["disagreement"]
+    disagreement = after.target.backup.metrics["disagreement"]
     assert disagreement.min() > 0
-    expected = before.target + weight * disagreement
-    torch.testing.assert_close(after.target, expected, rtol=1e-5, atol=1e-5)
-    assert torch.equal(after.backup.discount, before.backup.discount)
-    assert torch.equal(after.predictions.next_value, before.predictions.next_value)
+    expected = before.target.value + weight * disagreement
+    torch.testing.assert_close(after.target.value, expected, rtol=1e-5, atol=1e-5)
+    assert torch.equal(after.target.backup.discount, before.target.backup.discount)
+    assert torch.equal(after.target.next_value, before.target.next_value)
     others = [name for name in before.losses if name != "critic_loss"]
     assert all(torch.equal(after.losses[name], before.losses[name]) for name in others)
 
@@ -144,7 +144,7 @@ def test_a_bonus_leaves_values_below_that_of_a_goal_surely_reached():
         learner.networks.target_critic.biases[-1] += 1e6
     update = compute_update(learner.networks, learner.objective, batch)
     last = ~batch.transitions.terminated
-    assert update.predictions.next_value[last].max() == pytest.approx(
+    assert update.target.next_value[last].max() == pytest.approx(
         learner.networks.max_log_prob, rel=1e-5
     )
 

@@ -52,7 +52,7 @@ def test_autocast_rounds_networks_products_and_no_more(objective):
         assert mean.dtype == torch.float32
         assert eps / 64 < (mean - true).abs().max() / true.abs().max() < 64 * eps
         update = learner._compute_update(learner.networks, learner.objective, batch)
-        tensors = tree_leaves([update.losses, update.predictions, update.target, update.backup])
+        tensors = tree_leaves([update.losses, update.predictions, update.target])
         kinds = {each.dtype for each in tensors if isinstance(each, torch.Tensor)}
         assert kinds == {torch.float32}
         assert {p.dtype for p in learner.networks.parameters()} == {torch.float32}

@@ -68,11 +68,11 @@ def test_critics_learn_of_made_up_steps_as_of_any_other(settings):
         policy, _ = networks.policy.sample(batch.inputs.state_goal, batch.noise[0])
     assert torch.equal(rows.actions, policy)
     if settings:  # at the policy's actions, which the replay does not hold
-        disagreement = said.backup.metrics["disagreement"]
+        disagreement = said.target.backup.metrics["disagreement"]
         free = make_learner(rollout_weight=0.5, dynamics_members=3)
         free.networks.load_state_dict(networks.state_dict())
         without = compute_update(free.networks, objective, steps)
-        torch.testing.assert_close(said.target, without.target - 5 * disagreement)
+        torch.testing.assert_close(said.target.value, without.target.value - 5 * disagreement)
 
     update.losses["rollout_loss"].backward()
     learned = {name for name, p in networks.named_parameters() if p.grad is not None}

@@ -40,9 +40,7 @@ def test_targets_take_the_minimum_of_some_critics_drawn_at_random():
         learner.networks.target_critic.biases[-1][:, 0, 0] = torch.tensor([0.0, 1, 2, 3, 4])
     for batch in batches:
         update = compute_update(learner.networks, learner.objective, batch)
-        value = update.predictions.next_value + update.predictions.kl_weight * next_kl(
-            learner, batch
-        )
+        value = update.target.next_value + update.predictions.kl_weight * next_kl(learner, batch)
         torch.testing.assert_close(value, batch.target_critics.min().float().expand(32))
     learner.update(num_updates=3)
 
@@ -92,7 +90,7 @@ def test_a_target_of_several_steps_is_the_backup_along_them(settings):
             value = backup.reward + backup.discount * value - cost[row]
             if weight:
                 value += weight * dynamics.disagreement(mean)
-        assert float(value) == pytest.approx(float(update.predictions.next_value[row]), abs=1e-4)
+        assert float(value) == pytest.approx(float(update.target.next_value[row]), abs=1e-4)
 
 
 def test_options_that_do_not_go_together_are_refused():
