@@ -70,7 +70,9 @@ def test_a_sweep_from_beginning_to_end(storage, scheduler, searcher, monkeypatch
         check_storage(more, resume=True)
         extended = run_sweep(more, on_trial=said.append)
         assert len(extended.trials) == 5
-        assert set(results.trials["trial"]) < set(extended.trials["trial"])
+        columns = ["trial", "configuration"]
+        assert extended.trials[columns][:3].equals(results.trials[columns])
+        assert extended.trials["configuration"].tolist() == list(range(5))
         assert len(said) == 5
         assert said[-1].startswith("5/5 ")
         assert len(set(extended.trials["lr"])) == 5

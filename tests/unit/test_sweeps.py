@@ -318,14 +318,18 @@ def test_optuna_gets_the_mean_over_seeds_and_outlives_its_process(tmp_path):
         return told, searcher
 
     told, searcher = search(restart=False)
-    assert [values.pop("seed") for values in told] == [0, 1] * 6
+    numbers = [(values.pop("configuration"), values.pop("seed")) for values in told]
+    assert numbers == [divmod(i, 2) for i in range(12)]
     assert told[0::2] == told[1::2]
     assert told[0] == make_spec().defaults()
     values = [trial.value for trial in searcher._optuna.trials]
     expected = [abs(np.log10(each["lr"]) + 3) for each in told[2::2]]
     assert values == pytest.approx(expected)
     again, _ = search(restart=True)
-    assert [{k: v for k, v in each.items() if k != "seed"} for each in again] == told
+    assert again == [
+        {**values, "configuration": number, "seed": seed}
+        for values, (number, seed) in zip(told, numbers, strict=True)
+    ]
 
 
 def test_a_population_stays_in_its_space():
@@ -426,3 +430,21 @@ def test_results_rank_configurations_and_write_files_that_can_be_read(tmp_path):
     assert "default 0.4" in page
     assert "lost" in page
     assert "1 of 4 configurations pass" in page
+
+
+@pytest.mark.parametrize("searcher", ["random", "optuna"])
+def test_configurations_keep_their_numbers_when_tune_has_forgotten_their_order(tmp_path, searcher):
+    """It brings the trials of a resumed sweep in the order of their last results, newest first."""
+    if searcher == "optuna":
+        pytest.importorskip("optuna", reason='needs pip install "rllib-odac[sweep]"')
+    sweep = make_sweep(tmp_path, seeds=2, searcher=searcher, scheduler="none")
+    names = range(6) if searcher == "random" else [4, 0, 3, 5, 1, 2]  # Tune's, or made up
+    rates = [3e-3, 3e-3, 1e-3, 1e-3, 2e-3, 2e-3]
+    grid = []
+    for i, (name, lr) in enumerate(zip(names, rates, strict=True)):
+        config = {"lr": lr, "hidden": [64], "configuration": i // 2, "seed": i % 2}
+        grid.append(tune_result(name, config, 0.1))
+    table = SweepResults.of(grid, sweep).trials
+    assert table["configuration"].tolist() == [0, 0, 1, 1, 2, 2]
+    assert table["lr"].tolist() == rates
+    pd.testing.assert_frame_equal(SweepResults.of(grid[::-1], sweep).trials, table)

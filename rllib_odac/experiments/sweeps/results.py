@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +45,7 @@ class SweepResults:
     def of(cls, grid: Any, sweep: Sweep) -> SweepResults:
         """The results in Ray Tune's `ResultGrid`."""
         rows, curves = [], {}
-        for result in grid:
+        for result in sorted(grid, key=functools.partial(_place, sweep)):
             row = _row(result, sweep)
             rows.append(row)
             frame = result.metrics_dataframe
@@ -66,7 +66,7 @@ class SweepResults:
         """Trials that failed for good."""
         return self.trials[self.trials["status"] == "failed"]
 
-    @cached_property
+    @functools.cached_property
     def configurations(self) -> pd.DataFrame:
         """One row a configuration, the best first.
 
@@ -112,7 +112,7 @@ class SweepResults:
         found = table[table["is_default"]]
         return found.iloc[0] if len(found) else None
 
-    @cached_property
+    @functools.cached_property
     def importances(self) -> pd.DataFrame:
         """What each hyper-parameter explains of the metric; see `importance.importances`."""
         spec = self.sweep.spec
@@ -143,6 +143,17 @@ class SweepResults:
         write_text(out / "best.json", self.best_json() + "\n")
 
 
+def _place(sweep: Sweep, result: Any) -> Any:
+    """Where a trial is in the order that trials were made in, which a resumed sweep has lost."""
+    if sweep.searcher == "random":  # Tune numbers them; members of a population change their config
+        return _trial_id(result)
+    return result.config["configuration"], result.config["seed"]
+
+
+def _trial_id(result: Any) -> str:
+    return (result.metrics or {}).get("trial_id") or Path(result.path).name.removeprefix("trial_")
+
+
 def _row(result: Any, sweep: Sweep) -> dict[str, Any]:
     metrics = result.metrics or {}
     success = metrics.get("success_rate", float("nan"))
@@ -150,7 +161,7 @@ def _row(result: Any, sweep: Sweep) -> dict[str, Any]:
     status = "finished" if finished else "failed" if result.error is not None else "stopped"
     error = "" if result.error is None else str(result.error).strip().splitlines()[-1]
     return {
-        "trial": metrics.get("trial_id") or Path(result.path).name.removeprefix("trial_"),
+        "trial": _trial_id(result),
         "seed": result.config["seed"],
         "status": status,
         **{name: result.config[name] for name in sweep.spec.space},

@@ -123,7 +123,7 @@ class OptunaSearcher(Searcher):
         self._suggested += 1
         trial, values = self._current
         self._trials[trial_id] = trial
-        return {**values, "seed": self._seeds[index]}
+        return {**values, "configuration": configuration, "seed": self._seeds[index]}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
