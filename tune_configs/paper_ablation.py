@@ -11,6 +11,7 @@ from rllib_odac.experiments.study import Study
 TASKS = (
     "box2d",
     "fetch_push",
+    "fetch_push_own_goals",
     "sawyer_window",
     "sawyer_faucet",
     "sawyer_push",
@@ -31,7 +32,9 @@ PAPER = {
     "box2d": ((1.7, 1.20), (1.2, 0.14), (1.0, 0.24), (1.3, 0.29)),
     "ant": ((9, 0.48), (11, 0.57), (12, 0.41), (13, 0.20)),
     "sawyer_push": ((35, 2.7), (34, 1.5), (37, 1.5), (38, 3.1)),
-    "fetch_push": ((19, 6), (15, 3), (53, 13), (66, 15)),
+    **dict.fromkeys(
+        ("fetch_push", "fetch_push_own_goals"), ((19, 6), (15, 3), (53, 13), (66, 15))
+    ),
     "sawyer_window": ((5.4, 0.62), (5.0, 0.62), (7.9, 0.71), (6.0, 0.12)),
     "sawyer_faucet": ((13, 4.2), (15, 3.3), (37, 8.3), (38, 7.2)),
 }

@@ -11,6 +11,7 @@ from rllib_odac.experiments.study import Study
 TASKS = (
     "box2d",
     "fetch_push",
+    "fetch_push_own_goals",  # as it was tuned before: without displaced goals, and a sharper p_ψ
     "sawyer_window",
     "sawyer_faucet",
     "sawyer_push",
