@@ -222,12 +222,11 @@ PUBLISHED = {  # Park et al. 2024, arXiv 2410.20092, table 2: percent, means of 
     "pointmaze-medium-navigate": {"GCIQL": 53, "GCIVL": 63, "HIQL": 79, "QRL": 82},
     "pointmaze-large-navigate": {"GCIQL": 34, "GCIVL": 45, "HIQL": 58, "QRL": 86},
     "pointmaze-medium-stitch": {"GCIQL": 21, "GCIVL": 70, "HIQL": 74, "QRL": 80},
-    "cube-single-noisy": {"GCIQL": 99, "GCIVL": 71, "HIQL": 41, "QRL": 25},
 }
 
 
 def ogbench_table() -> str:
-    """OGBench's tasks as they are learned here, beside what others are published with."""
+    """OGBench's mazes as they are learned here, beside what others are published with."""
     rows = pd.read_csv(RESULTS / "ogbench.csv")
     others = ["GCIQL", "GCIVL", "HIQL", "QRL"]
     published = [f"{name}, published" for name in others]

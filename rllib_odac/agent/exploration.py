@@ -91,17 +91,15 @@ class ExplorationGoalAssignment:
         num_envs = len(self.is_assigned)
         sources = list(self.mixture)
         source = rng.choice(len(sources), size=num_envs, p=list(self.mixture.values()))
-        self.is_assigned = self.is_assigned & ~begins
+        self.is_assigned[begins] = False
         for name, goals in drawn.items():
-            if name == ExplorationGoals.DISPLACED:
-                chosen = nearest_displaced(
-                    observation["achieved_goal"], goals, observation["desired_goal"]
-                )
-            else:
-                chosen = goals[rng.integers(len(goals), size=num_envs)]
             where = begins & (source == sources.index(ExplorationGoals(name)))
-            self.is_assigned = self.is_assigned | where
-            self._assigned = np.where(where[:, None], chosen, self._assigned)
+            if name == ExplorationGoals.DISPLACED:
+                start, own = observation["achieved_goal"][where], observation["desired_goal"][where]
+                self._assigned[where] = nearest_displaced(start, goals, own)
+            else:
+                self._assigned[where] = goals[rng.integers(len(goals), size=where.sum())]
+            self.is_assigned[where] = True
 
     def applied_to(self, observation: dict[str, Array]) -> dict[str, Any]:
         """The observation with the assigned goals in place of the environment's own."""

@@ -315,9 +315,9 @@ class GoalReplay:
 
     def sample_displacements(self, count: int) -> Tensor:
         """Draws (N, G) ways from what a state achieved to what a later one of its episode did."""
-        fraction, other_fraction = self._random(2, count)
+        fraction, other = self._random(2, count)
         row, first, last = self._entries.index_select(0, self._draw_entry(fraction)).unbind(-1)
-        later = row_of_episode(RelabelStrategy.FUTURE, row, first, last, other_fraction)
+        later = row_of_episode(RelabelStrategy.FUTURE, row, first, last, other, self.discount)
         return self._achieved(later) - self._achieved(row)
 
     def _gather(self, row: Tensor) -> tuple[Tensor, ...]:

@@ -65,7 +65,7 @@ def row_of_episode(
     first: Tensor,
     last: Tensor,
     fraction: Tensor,
-    discount: float = 0.95,
+    discount: float,
 ) -> Tensor:
     """Rows (B,) of the same episode whose achieved goals are the goals of transitions.
 

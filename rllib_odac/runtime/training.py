@@ -285,7 +285,7 @@ class Training:
         of_each = [result.exploration_goals for result in results]
         drawn = {
             source: np.concatenate([goals[source] for goals in of_each if source in goals])
-            for source in set().union(*of_each)
+            for source in dict.fromkeys(source for goals in of_each for source in goals)
         }
         if drawn:
             # A checkpoint holds the state of the env runner in this process.
