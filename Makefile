@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-all lint docs learning bench clean
+.PHONY: demo test test-long test-all lint docs learning bench clean
 
 # Train ODAC on a robot arm until it is solved, evaluate it, draw the curve and film the result.
 demo: $(VENV)/.installed
@@ -17,7 +17,11 @@ demo: $(VENV)/.installed
 # for it more than it computes, so that three of them keep two cores busy.
 PYTEST = $(PY) -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --durations 25
 test: lint
-	@$(PYTEST) -m "not slow"
+	@$(PYTEST) -m "not slow and not long"
+
+# Those that take most of a minute or more each: with `make test`, what continuous integration runs.
+test-long: $(VENV)/.installed-dev
+	@$(PYTEST) -m "long and not slow"
 
 # The slow ones too: minutes to hours.
 test-all: lint

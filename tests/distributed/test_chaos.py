@@ -21,9 +21,9 @@ SPARING = ["--steps", 1500, "--updates-per-env-step", 0.1]
 @pytest.mark.parametrize(
     ("what", "kills", "arguments"),
     [
-        # `test_faults.py` has kills of each kind in `make test`.
+        # `test_faults.py` has kills of each kind in `make test-long`.
         pytest.param("env-runners", 4, [*SPARING, "--pause", 1, 3], marks=pytest.mark.slow),
-        # whole nodes: `test_lost_node.py` has one in `make test`
+        # whole nodes: `test_lost_node.py` has one in `make test-long`
         pytest.param(
             *("env-runners", 3, [*SPARING, "--pause", 4, 6, "--node-share", 1]),
             marks=pytest.mark.slow,

@@ -38,6 +38,7 @@ def train_until(algorithm, condition, timeout_s=60):
         algorithm.train()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("fault", "runners"),
     [("raise", 1), pytest.param("raise", 0, marks=pytest.mark.slow), ("nan", 0)],
@@ -61,6 +62,7 @@ def test_what_an_environment_raises_costs_an_evaluation(ray_cluster, caplog, fau
     algorithm.stop()
 
 
+@pytest.mark.long
 def test_what_is_wrong_from_the_beginning_ends_the_run(ray_cluster):
     algorithm = build(env={"faults": ("raise",)})
     with pytest.raises(OSError, match="the simulator lost its connection"):
@@ -82,6 +84,7 @@ def test_the_share_of_an_env_runner_that_dies_is_made_up_for(ray_cluster, caplog
     algorithm.stop()
 
 
+@pytest.mark.long
 def test_an_evaluation_that_stalls_is_given_up_and_its_env_runner_restarted(ray_cluster, caplog):
     env = {"faults": ("stall",), "after": CALLS + 3}
     algorithm = build(env=env, evaluation_sample_timeout_s=4.0)
@@ -116,6 +119,7 @@ def test_env_runners_that_die_for_good_cost_evaluations_alone(ray_cluster):
     algorithm.stop()
 
 
+@pytest.mark.long
 def test_a_run_goes_on_while_it_is_evaluated_and_figures_belong_to_their_row(ray_cluster, tmp_path):
     settings = {"hidden": [32, 32], "updates_per_env_step": 0.1}
     spec = RunSpec(

@@ -141,6 +141,7 @@ def test_nothing_is_waited_for_where_env_runners_are_gone_for_good(ray_cluster):
     algorithm.stop()
 
 
+@pytest.mark.long
 def test_an_env_runner_that_stalls_is_restarted_and_in_the_end_given_up(ray_cluster):
     algorithm = build(
         env={"faults": ("stall",), "rate": 1.0, "after": 100},
@@ -192,6 +193,7 @@ def test_episodes_that_no_learner_takes_in_hold_env_runners_back(ray_cluster, mo
     algorithm.stop()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "blow", [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), signal.SIGSTOP]
 )

@@ -53,6 +53,7 @@ def env_runners() -> list[psutil.Process]:
     return [child for child in children if "GoalEnvRunner" in " ".join(child.cmdline()[:1])]
 
 
+@pytest.mark.long
 def test_training_goes_on_while_the_head_is_away_and_when_it_is_back(cluster):
     algorithm = small_config().env_runners(num_env_runners=1).build_algo()
     algorithm.train()

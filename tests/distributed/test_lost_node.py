@@ -36,6 +36,7 @@ def cluster():
     cluster.shutdown()
 
 
+@pytest.mark.long
 def test_training_goes_on_without_a_lost_node_and_with_the_next(cluster):
     node = cluster.add_node(**NODE)
     cluster.wait_for_nodes()
@@ -96,6 +97,7 @@ def test_a_run_goes_on_from_its_checkpoint_on_another_node_when_its_learners_is_
     assert summary["updates"] == int((summary["env_steps"] - 500) * 0.2)
 
 
+@pytest.mark.long
 def test_a_node_that_is_going_away_gets_the_run_saved_in_time(cluster, tmp_path, caplog):
     node = cluster.add_node(**NODE | {"num_cpus": 2})
     cluster.wait_for_nodes()

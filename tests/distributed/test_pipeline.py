@@ -70,6 +70,7 @@ def test_a_lag_of_nothing_takes_turns(ray_cluster, num_learners):
     algorithm.stop()
 
 
+@pytest.mark.long
 def test_no_transition_enters_the_driver(ray_cluster, monkeypatch):
     def refuse(*_):
         raise AssertionError("an episode was unpickled in the driver")
@@ -88,6 +89,7 @@ def test_no_transition_enters_the_driver(ray_cluster, monkeypatch):
     algorithm.stop()
 
 
+@pytest.mark.long
 def test_every_episode_that_ended_is_learned_from(ray_cluster):
     config = small_config().env_runners(num_env_runners=2).learners(num_learners=2)
     algorithm = config.build_algo()
@@ -103,6 +105,7 @@ def test_every_episode_that_ended_is_learned_from(ray_cluster):
     algorithm.stop()
 
 
+@pytest.mark.long
 def test_synchronous_runs_can_be_repeated(ray_cluster):
     runs = []
     for _ in range(2):
@@ -201,6 +204,7 @@ def test_an_environments_error_arrives_whatever_it_is_made_of(ray_cluster):
     algorithm.stop()
 
 
+@pytest.mark.long
 def test_an_error_of_one_learner_ends_the_run(ray_cluster):
     config = small_config().env_runners(num_env_runners=1).learners(num_learners=2)
     algorithm = config.build_algo()
@@ -218,6 +222,7 @@ def test_an_error_of_one_learner_ends_the_run(ray_cluster):
     algorithm.stop()
 
 
+@pytest.mark.long
 def test_a_run_in_a_directory_ends_within_its_budget(ray_cluster, tmp_path):
     from rllib_odac.experiments.run import Run
     from rllib_odac.experiments.spec import RunSpec

@@ -37,6 +37,7 @@ def each(algorithm, function):
     return [result.get() for result in algorithm.learner_group.foreach_learner(function)]
 
 
+@pytest.mark.long
 def test_remote_env_runners_collect_and_evaluate(ray_cluster):
     config = small_config().env_runners(num_env_runners=2).evaluation(evaluation_num_env_runners=2)
     algorithm = config.build_algo()
@@ -70,6 +71,7 @@ def test_remote_env_runners_collect_and_evaluate(ray_cluster):
     local.stop()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "settings",
     [
@@ -97,6 +99,7 @@ def test_two_learners_stay_equal_and_see_different_data(ray_cluster, settings):
     algorithm.stop()
 
 
+@pytest.mark.long
 def test_episodes_lost_with_their_env_runner_are_counted(ray_cluster):
     algorithm = small_config().env_runners(num_env_runners=1).learners(num_learners=2).build_algo()
     result = algorithm.train()
@@ -156,6 +159,7 @@ def shards_of(algorithm):
     return sorted(states.tobytes() for part in each(algorithm, shard) for states in part)
 
 
+@pytest.mark.long
 def test_shards_are_redistributed_over_another_number_of_learners(ray_cluster, tmp_path):
     config = small_config().env_runners(num_env_runners=1).learners(num_learners=2)
     algorithm = config.build_algo()

@@ -88,6 +88,7 @@ def seen(learner):
     return set(learner.replay.goals_of_episodes()[1][:, 0].round().int().tolist())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("num_learners", [1, 2])
 def test_a_log_of_four_times_the_memory_trains(ray_cluster, log, num_learners, caplog):
     algorithm = offline(log, num_learners, data_reuse=0.02).build_algo()
@@ -102,6 +103,7 @@ def test_a_log_of_four_times_the_memory_trains(ray_cluster, log, num_learners, c
     algorithm.stop()
 
 
+@pytest.mark.long
 def test_what_one_of_two_learners_finds_wrong_ends_a_run_with_one_sentence(
     ray_cluster, log, tmp_path
 ):

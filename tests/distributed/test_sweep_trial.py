@@ -79,6 +79,7 @@ def draws(trial):
     return [bytes(state.numpy()) for state in learner] + [rng]
 
 
+@pytest.mark.long
 def test_a_trial_falls_back_and_a_clone_draws_for_itself(ray_cluster, tmp_path, caplog):
     donor = SweepTrial(trial_parameters(SPEC, {}))
     places = [tmp_path / "trial_donor" / f"checkpoint_{number:06d}" for number in range(3)]

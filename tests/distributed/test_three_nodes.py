@@ -21,7 +21,7 @@ from tests.system.commands import BOX, wait_for
 from tests.system.commands import odac_process as odac
 from tests.system.test_command_line import read_run
 
-pytestmark = pytest.mark.distributed
+pytestmark = [pytest.mark.distributed, pytest.mark.long]
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # actors cannot import the tests
 
 STORE = 80 * 2**20  # bytes of each node's object store

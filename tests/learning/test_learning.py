@@ -20,6 +20,7 @@ def train(config: ODACConfig, steps: int, seed: int = 0) -> dict[str, float]:
     return result
 
 
+@pytest.mark.long
 def test_the_arm_reaches_goals(ray_cluster):
     result = train(ODACConfig().environment("FetchReach-v4"), steps=2500)
     assert result["success_rate"] >= 0.95

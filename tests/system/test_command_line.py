@@ -52,6 +52,7 @@ def test_a_run_directory_holds_what_it_promises(finished_run):
     assert process.stderr == ""
 
 
+@pytest.mark.long
 def test_evaluate_prints_one_object_and_repeats_itself(finished_run, tmp_path):
     out, _ = finished_run
     _, summary = read_run(out)
@@ -169,6 +170,7 @@ def test_a_resumed_run_falls_back_and_a_bad_checkpoint_points_to_a_good_one(
     assert progress["critic_loss"][1:4].tolist() == expected["critic_loss"][1:].tolist()
 
 
+@pytest.mark.long
 def test_a_killed_run_resumes_to_the_same_end(tmp_path, finished_run):
     whole, _ = finished_run
     out = tmp_path / "killed"

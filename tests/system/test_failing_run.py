@@ -34,6 +34,7 @@ gym.register("Breaks-v0", entry_point=make, max_episode_steps=50)
 """
 
 
+@pytest.mark.long
 def test_what_was_learned_is_saved_and_the_traceback_is_for_those_who_ask(tmp_path, monkeypatch):
     (tmp_path / "breaks.py").write_text(BREAKS)
     paths = [str(tmp_path), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]

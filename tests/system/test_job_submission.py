@@ -22,7 +22,7 @@ from rllib_odac.metrics import FIGURES
 from tests.conftest import starts_trials
 
 pytest.importorskip("aiohttp", reason='job submission needs pip install "rllib-odac[cluster]"')
-pytestmark = [pytest.mark.system, starts_trials]
+pytestmark = [pytest.mark.system, pytest.mark.long, starts_trials]
 
 ROOT = Path(__file__).parents[2]
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]

@@ -50,6 +50,7 @@ def write(place: Storage, number: int, size: int = 1000) -> None:
         write_manifest(target, {"env_steps": number}, {})
 
 
+@pytest.mark.long
 def test_a_run_lives_in_a_bucket(ray_cluster, bucket, tmp_path):
     uri = f"{bucket}/runs/reach"
     run = Run(RunSpec(**SPEC), uri)

@@ -35,6 +35,7 @@ def are_gone(children):
     return not psutil.wait_procs(children, timeout=20)[1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("number", "arguments"),
     [

@@ -75,6 +75,7 @@ def test_a_study_leaves_what_it_promises(whole):
     assert odac("study", out.parent / "tiny.yaml", "--out", out, "--missing").stdout == ""
 
 
+@pytest.mark.long
 def test_a_killed_study_ends_as_one_left_alone(whole, tmp_path):
     study, out = write_study(tmp_path / "tiny.yaml"), tmp_path / "out"
     process = start_odac("study", study, "--out", out, "--jobs", 1, stdout=subprocess.DEVNULL)

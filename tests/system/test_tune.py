@@ -35,6 +35,7 @@ class FailsOnce(DefaultCallbacks):
                 raise RuntimeError("as asked")
 
 
+@pytest.mark.long
 def test_a_trial_that_fails_goes_on_from_its_checkpoint(ray_cluster, tmp_path):
     config = small_config(num_envs_per_env_runner=8).learners(num_learners=1)
     config.callbacks(functools.partial(FailsOnce, str(tmp_path / "notes")))

@@ -13,7 +13,7 @@ import pytest
 
 from tests.system.commands import BOX, odac, start_odac, wait_for
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.long]
 
 
 def get(url):
