@@ -16,8 +16,13 @@ import pandas as pd
 from rllib_odac import make_env
 
 # The object's place in the achieved goal.
-OBJECTS = {"odac/FetchPush-v0": slice(0, 3), "odac/SawyerPush-v0": slice(2, 4)}
-STEPS_KEPT = (1, 2, 5, 10, 20)
+OBJECTS = {
+    "odac/FetchPush-v0": slice(0, 3),
+    "odac/SawyerPush-v0": slice(2, 4),
+    "odac/SawyerWindow-v0": slice(3, 6),
+    "odac/SawyerFaucet-v0": slice(3, 6),
+}
+STEPS_KEPT = (1, 2, 5, 10, 20, 40)
 MOVED = 0.01  # m
 
 
@@ -51,8 +56,9 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=300)
     out = Path(__file__).parent / "results" / "random_contacts.csv"
     parser.add_argument("--out", type=Path, default=out)
+    parser.add_argument("--env", nargs="+", choices=list(OBJECTS), default=list(OBJECTS))
     options = parser.parse_args()
-    rows = [measure(env, kept, options.episodes) for env in OBJECTS for kept in STEPS_KEPT]
+    rows = [measure(env, kept, options.episodes) for env in options.env for kept in STEPS_KEPT]
     table = pd.DataFrame(rows)
     table.to_csv(options.out, index=False, float_format="%.4g")
     print(table.to_string(index=False))
