@@ -55,7 +55,7 @@ TUNED = {
     "parking": ("Parking", OTHERS),
     "sawyer_window": ("Sawyer Window", STUDIES),
     "sawyer_faucet": ("Sawyer Faucet", STUDIES),
-    "sawyer_push": ("Sawyer Push", None),
+    "sawyer_push": ("Sawyer Push", STUDIES),
     "metaworld_push": ("Meta-World Push", OLD_STUDIES),
     "ant": ("Ant", OLD_STUDIES),
 }
